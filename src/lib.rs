@@ -1,0 +1,2 @@
+//! Rowcast.
+pub mod change;
