@@ -83,8 +83,6 @@ pub enum Command {
     #[command(after_help = "Reads the database itself, so no gateway needs to run. Readable in a terminal, JSON lines when piped.\n\n\
         Example: rowcast tail scores 'league=eq.nfl' | jq .changes")]
     Tail(tail::TailArgs),
-    /// Play a live-scores example on a private Postgres: needs nothing, leaves nothing
-    Demo(crate::demo::DemoArgs),
 }
 
 /// Why a command failed.
@@ -108,9 +106,6 @@ pub enum CliError {
     /// Standard output is gone.
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
-    /// The demo.
-    #[error(transparent)]
-    Demo(#[from] crate::demo::DemoError),
 }
 
 impl CliError {
@@ -133,7 +128,6 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Unwatch { table, drop_version, database } => database::unwatch(database, &table, drop_version).await,
         Command::Tables { database, json } => database::tables(database, json).await,
         Command::Tail(args) => tail::tail(args).await,
-        Command::Demo(args) => crate::demo::demo(args).await.map_err(CliError::from),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

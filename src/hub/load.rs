@@ -166,11 +166,10 @@ impl Load {
         loop {
             let waited = {
                 let head = self.head.wait_for(|head| head.as_ref().is_some_and(&enough));
-                tokio::time::timeout(Duration::from_secs(1), head).await
+                tokio::time::timeout(Duration::from_secs(1), head).await.map(|head| head.ok().and_then(|h| h.clone()))
             };
             match waited {
-                Ok(Ok(head)) => return head.clone().ok_or_else(gone),
-                Ok(Err(_)) => return Err(gone()),
+                Ok(head) => return head.ok_or_else(gone),
                 // no tick for a second: the database may be away. What was gathered stays bounded meanwhile.
                 Err(_) => self.check_gathered()?,
             }

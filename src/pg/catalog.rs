@@ -1,11 +1,11 @@
 //! The watched tables, as the database describes them.
 
+use super::log::Json;
 use super::{PgError, queries};
 use crate::change::{Collation, Column, Table};
 use crate::hub::Tables;
 use serde::Deserialize;
 use std::time::Duration;
-use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Row};
 
 #[derive(Deserialize)]
@@ -27,7 +27,9 @@ pub async fn load(client: &Client) -> Result<Tables, PgError> {
 }
 
 fn table(row: &Row) -> Result<Table, PgError> {
-    let Json(columns): Json<Vec<ColumnRow>> = row.try_get("columns")?;
+    let Json(columns) = row.try_get("columns")?;
+    let columns: Vec<ColumnRow> =
+        serde_json::from_slice(&columns).map_err(|e| PgError::Unexpected(format!("the columns of a table: {e}")))?;
     let columns = columns
         .into_iter()
         .map(|c| {

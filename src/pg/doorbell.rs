@@ -3,7 +3,7 @@
 //! Invariant: the connection is drained by a task that never waits for anything else. A session that LISTENs and does
 //! not read fills the cluster's notification queue, and then *other applications'* commits fail.
 
-use super::{PgError, connect};
+use super::PgError;
 use crate::tasks::Tasks;
 use deadpool_postgres::Pool;
 use futures_util::{FutureExt, StreamExt, stream};

@@ -73,6 +73,9 @@ impl From<tokio_postgres::Error> for PgError {
         let mut cause = std::error::Error::source(&error);
         while let Some(inner) = cause {
             text = inner.to_string();
+            if inner.is::<tokio_postgres::types::WrongType>() || inner.is::<tokio_postgres::types::WasNull>() {
+                return PgError::Unexpected(text);
+            }
             cause = inner.source();
         }
         PgError::Unreachable(text)

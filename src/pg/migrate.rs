@@ -25,7 +25,14 @@ macro_rules! migrations {
 }
 
 /// All of them, in order.
-pub const MIGRATIONS: &[Migration] = migrations![];
+pub const MIGRATIONS: &[Migration] = migrations![
+    1 "0001_roles_and_schema.sql",
+    2 "0002_log_and_ticks.sql",
+    3 "0003_reading_and_rotation.sql",
+    4 "0004_capture.sql",
+    5 "0005_watch.sql",
+    6 "0006_sources_and_status.sql",
+];
 
 /// Removes everything again.
 pub const UNINSTALL: &str = include_str!("../../sql/uninstall.sql");

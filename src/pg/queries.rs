@@ -14,6 +14,8 @@ pub const RANGE: &str = include_str!("../../sql/queries/range.sql");
 pub const DISARM: &str = include_str!("../../sql/queries/disarm.sql");
 /// Is every writer that may have read "quiet" gone?
 pub const ARMED: &str = include_str!("../../sql/queries/armed.sql");
+/// The session that leads.
+pub const LEADER: &str = include_str!("../../sql/queries/leader.sql");
 /// The watched tables.
 pub const SOURCES: &str = include_str!("../../sql/queries/sources.sql");
 /// The installed migrations.

@@ -21,7 +21,7 @@ pub struct Statements {
 /// plans, because the index is right for every snapshot and planning costs more than reading.
 const SESSION: &str = "set synchronous_commit = on; set statement_timeout = 0; set lock_timeout = 0; \
      set idle_in_transaction_session_timeout = 0; set enable_seqscan = off; set enable_bitmapscan = off; \
-     set plan_cache_mode = force_generic_plan";
+     set enable_sort = off; set plan_cache_mode = force_generic_plan";
 
 impl Statements {
     /// Sets the session up and prepares. `synchronous_commit`: a tick is published only when it survives a crash,
@@ -35,7 +35,7 @@ impl Statements {
             pending: client.prepare_typed(queries::PENDING, &[Type::TEXT]).await?,
             range: client.prepare_typed(queries::RANGE, &[Type::TEXT, Type::TEXT, Type::OID_ARRAY]).await?,
             disarm: client.prepare_typed(queries::DISARM, &[]).await?,
-            armed: client.prepare_typed(queries::ARMED, &[Type::TEXT]).await?,
+            armed: client.prepare_typed(queries::ARMED, &[Type::INT8]).await?,
         })
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Invariant: rows are read in one snapshot, in the notation of the log, and with the exact tick they join at.
 
-use super::log::{Range, read_range, tick_from};
+use super::log::{Json, Range, read_range, tick_from};
 use super::{NOTATION, PgError, queries};
 use crate::cache::MissedCache;
-use crate::change::{Batch, Key, Position, Snapshot, Tick, one_line};
+use crate::change::{Batch, Key, Position, Snapshot, Tick};
 use crate::hub::{Hub, Join, Loaded, Missed, Source, SourceError, Spec, Tables};
 use crate::wire::WireRow;
 use deadpool_postgres::Pool;
@@ -75,8 +75,7 @@ impl Store {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(row) = stream.try_next().await.map_err(PgError::from)? {
             let key: &str = row.try_get("key").map_err(PgError::from)?;
-            let json: RawJson<'_> = row.try_get("row").map_err(PgError::from)?;
-            let json = one_line(json.0);
+            let Json(json) = row.try_get("row").map_err(PgError::from)?;
             let row = WireRow {
                 key: Key::from_log(key, table.key.len() > 1),
                 version: row.try_get("version").map_err(PgError::from)?,
@@ -136,18 +135,6 @@ async fn join_of(transaction: &Transaction<'_>) -> Result<Join, PgError> {
     let snap: &str = pending.try_get("snap")?;
     let snap: Snapshot = snap.parse().map_err(|e| PgError::Unexpected(format!("{e}")))?;
     Ok(Join::Covers(snap))
-}
-
-struct RawJson<'a>(&'a [u8]);
-
-impl<'a> tokio_postgres::types::FromSql<'a> for RawJson<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(RawJson(raw))
-    }
-
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::JSON
-    }
 }
 
 /// An identifier in double quotes.

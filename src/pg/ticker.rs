@@ -8,7 +8,7 @@
 
 use super::log::{Range, read_range, tick_from};
 use super::statements::Statements;
-use super::{Backoff, PgError, Role, Status, catalog, connect, migrate};
+use super::{Backoff, PgError, Role, Status, catalog, connect, migrate, queries};
 use crate::change::{Reload, TableBatch, Tick};
 use crate::hub::Hub;
 use crate::pg::doorbell::{Bell, TICK};
@@ -20,9 +20,6 @@ use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config};
-
-/// Key of the leader's advisory lock: "rowcast" in ASCII. Advisory locks are per database.
-pub const LEADER_LOCK: i64 = 0x0072_6f77_6361_7374;
 
 /// How long writers stay mute after a tick without another. Three times [`LINGER`], so that the lease does not lapse
 /// between; short, because a killed leader leaves them mute for so long.
@@ -191,7 +188,7 @@ impl Session<'_> {
     }
 
     async fn try_lead(&self) -> Result<bool, PgError> {
-        let rows = self.client.query_typed("select pg_catalog.pg_try_advisory_lock($1)", &[(&LEADER_LOCK, Type::INT8)]).await?;
+        let rows = self.client.query_typed("select pg_catalog.pg_try_advisory_lock(rowcast.leader_lock())", &[]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
@@ -250,11 +247,11 @@ impl Session<'_> {
             // transaction id, and the bell can be trusted when none of them runs any more.
             bell.take();
             let rows = self.client.query(&self.statements.disarm, &[]).await?;
-            let horizon: String = rows.first().ok_or_else(|| PgError::Unexpected("no transaction id".to_owned()))?.try_get(0)?;
+            let horizon: i64 = rows.first().ok_or_else(|| PgError::Unexpected("no transaction id".to_owned()))?.try_get(0)?;
             let mut pace = interval;
             let mut asleep = false;
             loop {
-                let armed = asleep || self.armed(&horizon).await?;
+                let armed = asleep || self.armed(horizon).await?;
                 if self.step().await? {
                     break;
                 }
@@ -267,8 +264,8 @@ impl Session<'_> {
         }
     }
 
-    async fn armed(&self, horizon: &String) -> Result<bool, PgError> {
-        let rows = self.client.query(&self.statements.armed, &[horizon]).await?;
+    async fn armed(&self, horizon: i64) -> Result<bool, PgError> {
+        let rows = self.client.query(&self.statements.armed, &[&horizon]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
@@ -317,12 +314,10 @@ impl Session<'_> {
     }
 
     async fn end_leader(&self) -> Result<(), PgError> {
-        // the two halves of the key as pg_locks shows a bigint advisory lock
-        let sql = "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_locks \
-             where locktype = 'advisory' and granted and objsubid = 1 \
-             and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()) \
-             and ((classid::int8 << 32) | objid::int8) = $1 and pid <> pg_catalog.pg_backend_pid()";
-        self.client.query_typed(sql, &[(&LEADER_LOCK, Type::INT8)]).await?;
+        for leader in self.client.query_typed(queries::LEADER, &[]).await? {
+            let pid: i32 = leader.try_get("pid")?;
+            self.client.query_typed("select pg_catalog.pg_terminate_backend($1)", &[(&pid, Type::INT4)]).await?;
+        }
         Ok(())
     }
 }
