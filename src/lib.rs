@@ -1,2 +1,3 @@
 //! Rowcast.
 pub mod change;
+pub mod localpg;
