@@ -1,3 +1,4 @@
 //! Rowcast.
 pub mod change;
+pub mod demo;
 pub mod localpg;
