@@ -26,6 +26,7 @@
 //! - [`pg`]: the only modules that know Postgres.
 //! - [`cache`]: the only module that knows moka.
 //! - [`http`]: the only modules that know actix.
+//! - [`localpg`]: a private Postgres for the demo and the tests.
 //! - [`gateway`], [`config`], [`cli`], [`tasks`]: the program around them.
 //!
 //! *A row changes.* The capture trigger writes versions and images to the log; the bell rings if nobody is polling.
@@ -47,6 +48,7 @@ pub mod filter;
 pub mod gateway;
 pub mod http;
 pub mod hub;
+pub mod localpg;
 pub mod pg;
 pub mod session;
 pub mod tasks;

@@ -1,0 +1,179 @@
+//! `--once`: subscribe as a browser does, watch for a few seconds, and compare with the database.
+//!
+//! Must not know: the gateway's insides; it has a socket and a connection. Invariant: success means that every subscription
+//! had its snapshot, that changes of several tables came in rising versions, and that in the end the subscriber held exactly
+//! the rows the database has.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::{Instant, timeout_at};
+
+use super::DemoError;
+use super::error::database;
+use super::example::with_client;
+use super::page::SUBSCRIPTIONS;
+use super::replica::Replica;
+use super::sse::EventStream;
+use super::writer::Writer;
+
+/// How many tables must have moved; standings move only when a game ends.
+const MOVED_MIN: usize = 3;
+
+/// How long the last changes may take to arrive after the writers stopped. Seconds, for a machine that is busy; a change
+/// usually takes milliseconds.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// What `encodeURIComponent` leaves alone.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// What a subscriber would hold of each subscription, as versions.
+const TRUTH: [(&str, &str); 4] = [
+    ("games", "select row_version from games where status in ('live', 'final')"),
+    ("board", "select row_version from leaderboard"),
+    ("picks", "select row_version from picks"),
+    ("standings", "select row_version from standings"),
+];
+
+/// What was seen.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// Rows, snapshots and changes per subscription.
+    pub(super) subs: Vec<(String, usize, u64, u64)>,
+    pub(super) ticks: u64,
+    /// Milliseconds from a tick to the subscriber: median and 99th percentile.
+    pub(super) fresh_ms: (u64, u64),
+}
+
+/// The path of a stream with the page's subscriptions.
+pub(super) fn stream_path() -> String {
+    let subs: Vec<String> =
+        SUBSCRIPTIONS.iter().map(|sub| format!("sub={}", utf8_percent_encode(sub, COMPONENT))).collect();
+    format!("/v1/stream?{}", subs.join("&"))
+}
+
+/// Watches while the games are played, stops them, and compares.
+pub(super) async fn run(
+    address: SocketAddr,
+    url: &str,
+    writer: &mut Writer,
+    play: Duration,
+) -> Result<Report, DemoError> {
+    let mut stream = EventStream::open(address, &stream_path()).await?;
+    let mut replica = Replica::default();
+    let mut fresh = Vec::new();
+    let until = Instant::now() + play;
+    tokio::select! {
+        error = writer.failed() => return Err(error),
+        watched = watch(&mut stream, &mut replica, &mut fresh, until, &[]) => watched?,
+    };
+    writer.stop().await?;
+    let truth = truth(url).await?;
+    if !watch(&mut stream, &mut replica, &mut fresh, Instant::now() + SETTLE, &truth).await? {
+        return Err(DemoError::Check(difference(&replica, &truth)));
+    }
+    let moved = replica.subs.values().filter(|held| held.changes > 0).count();
+    if moved < MOVED_MIN {
+        return Err(DemoError::Check(format!("changes of only {moved} tables arrived in {} s", play.as_secs())));
+    }
+    fresh.sort_unstable();
+    let at = |share: usize| fresh.get(fresh.len().saturating_sub(1) * share / 100).copied().unwrap_or(0);
+    let subs = replica.subs.iter().map(|(id, held)| (id.clone(), held.versions().len(), held.snapshots, held.changes));
+    Ok(Report { subs: subs.collect(), ticks: replica.ticks, fresh_ms: (at(50), at(99)) })
+}
+
+/// Applies events until the time is up (false) or exactly `truth` is held (true).
+async fn watch(
+    stream: &mut EventStream,
+    replica: &mut Replica,
+    fresh: &mut Vec<u64>,
+    until: Instant,
+    truth: &[(&str, Vec<i64>)],
+) -> Result<bool, DemoError> {
+    loop {
+        if !truth.is_empty() && truth.iter().all(|(id, rows)| holds(replica, id, rows)) {
+            return Ok(true);
+        }
+        let Ok(event) = timeout_at(until, stream.next()).await else { return Ok(false) };
+        let event = event?.ok_or_else(|| DemoError::Check("the gateway closed the stream".into()))?;
+        if let Some(at) = replica.apply(&event).map_err(DemoError::Check)? {
+            fresh.extend(millis(&at).map(|at| now().saturating_sub(at)));
+        }
+    }
+}
+
+fn holds(replica: &Replica, id: &str, rows: &[i64]) -> bool {
+    replica.subs.get(id).is_some_and(|held| held.snapshots > 0 && held.versions() == rows)
+}
+
+async fn truth(url: &str) -> Result<Vec<(&'static str, Vec<i64>)>, DemoError> {
+    with_client(url, async |client| {
+        let mut truth = Vec::new();
+        for (id, sql) in TRUTH {
+            let rows = client.query(sql, &[]).await.map_err(database("read the final state"))?;
+            let mut versions: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+            versions.sort_unstable();
+            truth.push((id, versions));
+        }
+        Ok(truth)
+    })
+    .await
+}
+
+fn difference(replica: &Replica, truth: &[(&str, Vec<i64>)]) -> String {
+    let wrong: Vec<String> = truth
+        .iter()
+        .filter(|(id, rows)| !holds(replica, id, rows))
+        .map(|(id, rows)| {
+            let held = replica.subs.get(*id).map(|held| held.versions()).unwrap_or_default();
+            let missing = rows.iter().filter(|version| !held.contains(version)).count();
+            let extra = held.iter().filter(|version| !rows.contains(version)).count();
+            format!("`{id}` misses {missing} of {} row versions and holds {extra} others", rows.len())
+        })
+        .collect();
+    format!(
+        "{} s after the last write the subscriber differs from the database: {}",
+        SETTLE.as_secs(),
+        wrong.join("; ")
+    )
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// `2026-11-21T20:12:17.265Z` as milliseconds since 1970.
+fn millis(at: &str) -> Option<u64> {
+    let (date, time) = at.strip_suffix('Z').or_else(|| at.strip_suffix("+00:00"))?.split_once('T')?;
+    let mut ymd = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (ymd.next()??, ymd.next()??, ymd.next()??);
+    let (hms, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut hms = hms.splitn(3, ':').map(|part| part.parse::<u64>().ok());
+    let (hour, minute, second) = (hms.next()??, hms.next()??, hms.next()??);
+    // Years that begin in March put the leap day at the end; 719,468 days lie between 0000-03-01 and 1970-01-01.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let days = (year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day).checked_sub(719_469)?;
+    let fraction: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps() {
+        assert_eq!(millis("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(millis("2000-02-29T12:00:00.5Z"), Some(951_825_600_500));
+        assert_eq!(millis("2026-11-21T20:12:17.265123+00:00"), Some(1_795_291_937_265));
+        assert_eq!(millis("yesterday"), None);
+    }
+
+    #[test]
+    fn every_subscription_is_compared_with_the_database() {
+        let ids: Vec<&str> = SUBSCRIPTIONS.iter().filter_map(|sub| sub.split('~').next()).collect();
+        assert_eq!(ids, TRUTH.map(|(id, _)| id));
+        assert!(stream_path().starts_with("/v1/stream?sub=games~games%3Fstatus%3Din.%28live%2Cfinal%29&sub=board"));
+    }
+}
