@@ -13,7 +13,7 @@ const STALE: Duration = Duration::from_secs(10);
 const DEAD: Duration = Duration::from_secs(300);
 
 /// `GET /healthz`.
-pub async fn healthz(app: web::Data<App>) -> HttpResponse {
+pub(super) async fn healthz(app: web::Data<App>) -> HttpResponse {
     let age = app.hub.lag().unwrap_or_else(|| app.started.elapsed());
     let alive = age < DEAD;
     let mut answer = if alive { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
@@ -21,7 +21,7 @@ pub async fn healthz(app: web::Data<App>) -> HttpResponse {
 }
 
 /// `GET /readyz`: every condition by name, so that the reason is read where the question is asked.
-pub async fn readyz(app: web::Data<App>) -> HttpResponse {
+pub(super) async fn readyz(app: web::Data<App>) -> HttpResponse {
     let position = app.hub.position();
     let lag = app.hub.lag();
     let conditions = [

@@ -21,7 +21,7 @@ const MAX_WAIT: Duration = Duration::from_secs(55);
 
 /// A parsed query string of `/v1/stream` or `/v1/changes`.
 #[derive(Debug)]
-pub struct StreamParams {
+pub(super) struct StreamParams {
     /// The subscriptions, at least one.
     pub requests: Vec<Request>,
     /// `since`, if given.
@@ -38,7 +38,7 @@ fn malformed(detail: impl Into<String>) -> Problem {
 ///
 /// # Errors
 /// 400 `invalid-position`.
-pub fn start(text: &str) -> Result<Start, Problem> {
+pub(super) fn start(text: &str) -> Result<Start, Problem> {
     if text == "now" {
         return Ok(Start::Now);
     }
@@ -51,7 +51,7 @@ impl StreamParams {
     ///
     /// # Errors
     /// 400 with what would be right.
-    pub fn parse(pairs: Vec<(String, String)>) -> Result<StreamParams, Problem> {
+    pub(super) fn parse(pairs: Vec<(String, String)>) -> Result<StreamParams, Problem> {
         let (mut since, mut wait) = (None, None);
         let mut subs = Vec::new();
         let mut own = Vec::new();

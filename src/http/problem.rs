@@ -21,7 +21,7 @@ pub struct Problem {
 }
 
 /// Header that names the request in answers and logs.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Title by code. A code that is not here is a bug that the test below finds.
 const TITLES: &[(&str, &str)] = &[

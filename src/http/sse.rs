@@ -20,7 +20,7 @@ const RETRY_MS: std::ops::Range<u32> = 500..2500;
 
 /// A response with the stream headers.
 #[must_use]
-pub fn response(body: impl Stream<Item = Result<Bytes, Infallible>> + 'static) -> HttpResponse {
+pub(super) fn response(body: impl Stream<Item = Result<Bytes, Infallible>> + 'static) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header(("Content-Type", "text/event-stream"))
         .insert_header(("Cache-Control", "no-store, no-transform"))
@@ -38,7 +38,7 @@ fn retry() -> String {
 /// A stream that only says good-bye: what an EventSource needs to come back, as it gives up for good on any status
 /// but 200.
 #[must_use]
-pub fn farewell(reason: &str) -> HttpResponse {
+pub(super) fn farewell(reason: &str) -> HttpResponse {
     let text = format!("{}{}", retry(), bye(reason));
     response(stream::iter([Ok(Bytes::from(text))]))
 }
@@ -56,7 +56,7 @@ struct Body {
 }
 
 /// The session's events until it ends or the gateway stops.
-pub fn body(session: Session, stop: CancellationToken) -> impl Stream<Item = Result<Bytes, Infallible>> {
+pub(super) fn body(session: Session, stop: CancellationToken) -> impl Stream<Item = Result<Bytes, Infallible>> {
     let body = Body { session, queued: VecDeque::new(), stop, over: false };
     let first = stream::once(std::future::ready(Ok(Bytes::from(retry()))));
     futures_util::StreamExt::chain(first, stream::unfold(body, |mut body| async move {
@@ -121,4 +121,4 @@ fn cursor(position: Option<String>, lag_ms: u64) -> String {
 }
 
 /// How long a stream that comes before the gateway is ready is held.
-pub const READY_WAIT: Duration = Duration::from_secs(10);
+pub(super) const READY_WAIT: Duration = Duration::from_secs(10);

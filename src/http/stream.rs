@@ -45,7 +45,7 @@ fn check(app: &App, requests: &[Request]) -> Result<(), Problem> {
 ///
 /// # Errors
 /// Bad input; an unknown table.
-pub async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
+pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
     accepts(&request, "text/event-stream")?;
     let params = params(&request)?;
     if params.wait.is_some() {
@@ -78,7 +78,7 @@ pub async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<HttpRes
 ///
 /// # Errors
 /// Bad input; an unknown table; 410 when the position is not known any more.
-pub async fn changes(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
+pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
     accepts(&request, "application/json")?;
     let params = params(&request)?;
     if !ready(&app).await {

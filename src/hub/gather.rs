@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 /// Changes since a snapshot read began, by key: the newest of each.
 #[derive(Debug, Default)]
-pub struct Gather {
+pub(super) struct Gather {
     changes: HashMap<Key, WireRow>,
     bytes: usize,
     /// The newest tick that was gathered.
@@ -24,7 +24,7 @@ pub struct Gather {
 
 impl Gather {
     /// Adds one tick's changes.
-    pub fn add(&mut self, tick: Position, rows: impl Iterator<Item = WireRow>) {
+    pub(super) fn add(&mut self, tick: Position, rows: impl Iterator<Item = WireRow>) {
         self.newest = Some(tick);
         for row in rows {
             self.bytes += size(&row);
@@ -35,7 +35,7 @@ impl Gather {
     }
 
     /// Marks what is being read as useless.
-    pub fn spoil(&mut self) {
+    pub(super) fn spoil(&mut self) {
         self.spoiled = true;
         self.changes.clear();
         self.bytes = 0;
@@ -43,30 +43,30 @@ impl Gather {
 
     /// Must the rows be read again?
     #[must_use]
-    pub fn is_spoiled(&self) -> bool {
+    pub(super) fn is_spoiled(&self) -> bool {
         self.spoiled
     }
 
     /// Nothing gathered.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
     /// Memory held, nearly.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// The newest tick gathered.
     #[must_use]
-    pub fn newest(&self) -> Option<Position> {
+    pub(super) fn newest(&self) -> Option<Position> {
         self.newest
     }
 
     /// Takes the changes out; what comes later is gathered anew.
-    pub fn take(&mut self) -> Vec<WireRow> {
+    pub(super) fn take(&mut self) -> Vec<WireRow> {
         self.bytes = 0;
         std::mem::take(&mut self.changes).into_values().collect()
     }
@@ -78,7 +78,7 @@ fn size(row: &WireRow) -> usize {
 
 /// Rows of a snapshot, in reading order, brought forward by changes.
 #[derive(Debug, Default)]
-pub struct Rows {
+pub(super) struct Rows {
     rows: Vec<Option<WireRow>>,
     /// Where each key stands; built at the first change, as most snapshots meet none.
     places: Option<HashMap<Key, usize>>,
@@ -89,12 +89,12 @@ pub struct Rows {
 impl Rows {
     /// Rows as they were read.
     #[must_use]
-    pub fn new(rows: Vec<WireRow>) -> Rows {
+    pub(super) fn new(rows: Vec<WireRow>) -> Rows {
         Rows { rows: rows.into_iter().map(Some).collect(), places: None, gone: HashMap::new() }
     }
 
     /// Applies changes; those that the rows already contain are skipped.
-    pub fn bring_forward(&mut self, changes: Vec<WireRow>) {
+    pub(super) fn bring_forward(&mut self, changes: Vec<WireRow>) {
         if changes.is_empty() {
             return;
         }
@@ -127,7 +127,7 @@ impl Rows {
     }
 
     /// The rows as they are now.
-    pub fn iter(&self) -> impl Iterator<Item = &WireRow> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &WireRow> {
         self.rows.iter().flatten()
     }
 }

@@ -18,7 +18,8 @@ use tokio_postgres::{Client, NoTls, Row, RowStream, Transaction};
 /// has its whole range. `enable_seqscan`: the log is never analyzed, and without statistics a large range looks as
 /// if a sequential scan were right.
 const BEGIN_READING: &str = "lock table rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; \
-     set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off";
+     set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off; \
+     set local jit = off";
 
 /// The raw text of a `json` value, on one line.
 pub(super) struct Json(pub(super) Bytes);

@@ -1,3 +1,6 @@
-//! The integration tests, one binary.
+//! Everything that needs a database or a socket, in one binary, against one private Postgres that it starts itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::disallowed_methods, unreachable_pub, missing_docs)]
 
-mod filter_oracle;
+mod architecture;
+mod flow;
+mod support;

@@ -1,0 +1,215 @@
+//! Clients over every transport, behind one trait: a scenario is written once and runs over all.
+
+use super::replica::tick_of;
+use super::{PATIENCE, Replica};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use rowcast::http::POSITION;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A subscriber, whatever its transport.
+pub trait Client: Send {
+    /// Waits for the next messages and applies them. Returns what came; an error when the connection ended.
+    fn advance(&mut self) -> BoxFuture<'_, Result<Vec<Value>, String>>;
+    /// What it holds.
+    fn replica(&self) -> &Replica;
+    /// Leaves and comes back, maybe to another gateway, from where it was.
+    fn reconnect(&mut self, to: SocketAddr) -> BoxFuture<'_, ()>;
+}
+
+impl dyn Client + '_ {
+    /// Advances until the condition holds; panics with `what` when it does not come.
+    pub async fn until(&mut self, what: &str, holds: impl Fn(&Replica) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !holds(self.replica()) {
+            match tokio::time::timeout_at(deadline, self.advance()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(e)) => panic!("{what}: the stream ended: {e}"),
+                Err(_) => panic!("{what}: waited {PATIENCE:?} in vain; holds {:#?}", self.replica()),
+            }
+        }
+    }
+
+    /// Advances until everything up to `tick` is there.
+    pub async fn until_tick(&mut self, tick: i64) {
+        self.until(&format!("tick {tick}"), |r| r.tick().is_some_and(|t| t >= tick)).await;
+    }
+}
+
+/// Which transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Sse,
+    LongPoll,
+}
+
+pub const TRANSPORTS: [Transport; 2] = [Transport::Sse, Transport::LongPoll];
+
+/// Subscribes with a query string (`table=scores&league=eq.nfl`).
+pub async fn subscribe(transport: Transport, at: SocketAddr, query: &str) -> Box<dyn Client> {
+    match transport {
+        Transport::Sse => Box::new(Sse::open(at, query).await),
+        Transport::LongPoll => Box::new(LongPoll::new(at, query)),
+    }
+}
+
+/// One SSE event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SseEvent {
+    pub event: String,
+    pub id: Option<String>,
+    pub data: String,
+}
+
+/// `GET /v1/stream`.
+pub struct Sse {
+    query: String,
+    body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    buffer: Vec<u8>,
+    pub replica: Replica,
+    /// Every event, for tests that look at the wire.
+    pub events: Vec<SseEvent>,
+}
+
+impl Sse {
+    pub async fn open(at: SocketAddr, query: &str) -> Sse {
+        let body = Sse::get(at, query, None).await;
+        Sse { query: query.to_owned(), body, buffer: Vec::new(), replica: Replica::default(), events: Vec::new() }
+    }
+
+    async fn get(at: SocketAddr, query: &str, last: Option<&str>) -> BoxStream<'static, reqwest::Result<bytes::Bytes>> {
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        let mut request = client.get(format!("http://{at}/v1/stream?{query}")).header("accept", "text/event-stream");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{query}: {}", answer.text().await.unwrap());
+        answer.bytes_stream().boxed()
+    }
+
+    /// The next whole event.
+    pub async fn event(&mut self) -> Result<SseEvent, String> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|w| w == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                let block = String::from_utf8(block).unwrap();
+                if let Some(event) = parse(&block) {
+                    self.events.push(event.clone());
+                    return Ok(event);
+                }
+                continue;
+            }
+            match self.body.next().await {
+                Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
+                Some(Err(e)) => return Err(e.to_string()),
+                None if self.buffer.is_empty() => return Err("end".to_owned()),
+                None => return Err(format!("cut in the middle of an event: {}", String::from_utf8_lossy(&self.buffer))),
+            }
+        }
+    }
+}
+
+fn parse(block: &str) -> Option<SseEvent> {
+    let mut event = SseEvent::default();
+    let mut data = Vec::new();
+    for line in block.lines() {
+        let (field, value) = line.split_once(':').map(|(f, v)| (f, v.strip_prefix(' ').unwrap_or(v))).unwrap_or((line, ""));
+        match field {
+            "event" => event.event = value.to_owned(),
+            "id" => event.id = Some(value.to_owned()),
+            "data" => data.push(value),
+            "retry" | "" => {}
+            other => panic!("unknown SSE field {other}"),
+        }
+    }
+    event.data = data.join("\n");
+    (!data.is_empty()).then_some(event)
+}
+
+impl Client for Sse {
+    fn advance(&mut self) -> BoxFuture<'_, Result<Vec<Value>, String>> {
+        Box::pin(async move {
+            let event = self.event().await?;
+            let message: Value = serde_json::from_str(&event.data).unwrap_or_else(|e| panic!("{e}: {}", event.data));
+            self.replica.apply(&message);
+            if let Some(id) = event.id {
+                // the browser's rule: the id counts once its event was dispatched
+                let before = self.replica.tick();
+                assert!(before.is_none_or(|b| tick_of(&id) >= b), "the id goes back from {before:?} to {id}");
+                self.replica.position = Some(id);
+            }
+            Ok(vec![message])
+        })
+    }
+
+    fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    fn reconnect(&mut self, to: SocketAddr) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.buffer.clear();
+            self.body = Sse::get(to, &self.query, self.replica.position.as_deref()).await;
+        })
+    }
+}
+
+/// `GET /v1/changes` with `wait`.
+pub struct LongPoll {
+    at: SocketAddr,
+    query: String,
+    http: reqwest::Client,
+    pub replica: Replica,
+    /// Seconds of `wait`; 0 polls.
+    pub wait: u64,
+}
+
+impl LongPoll {
+    pub fn new(at: SocketAddr, query: &str) -> LongPoll {
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().unwrap();
+        LongPoll { at, query: query.to_owned(), http, replica: Replica::default(), wait: 5 }
+    }
+}
+
+impl Client for LongPoll {
+    fn advance(&mut self) -> BoxFuture<'_, Result<Vec<Value>, String>> {
+        Box::pin(async move {
+            let since = self.replica.position.as_ref().map(|p| format!("&since={p}")).unwrap_or_default();
+            let url = format!("http://{}/v1/changes?{}{since}&wait={}", self.at, self.query, self.wait);
+            let answer = self.http.get(&url).send().await.map_err(|e| e.to_string())?;
+            let status = answer.status().as_u16();
+            let position = answer.headers().get(POSITION.as_str()).map(|p| p.to_str().unwrap().to_owned());
+            let text = answer.text().await.map_err(|e| e.to_string())?;
+            if status == 410 {
+                self.replica.position = None;
+                self.replica.resets.push("410".to_owned());
+                return Ok(Vec::new());
+            }
+            let messages = match status {
+                200 => {
+                    let body: Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(body["position"].as_str().map(str::to_owned), position);
+                    body["messages"].as_array().unwrap().clone()
+                }
+                204 => Vec::new(),
+                503 => return Err(text),
+                other => panic!("{url}: {other}: {text}"),
+            };
+            messages.iter().for_each(|m| self.replica.apply(m));
+            self.replica.position = Some(position.unwrap());
+            Ok(messages)
+        })
+    }
+
+    fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    fn reconnect(&mut self, to: SocketAddr) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.at = to })
+    }
+}

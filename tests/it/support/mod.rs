@@ -1,0 +1,35 @@
+//! The test world: a private Postgres, a fresh database per test, gateways, a breakable proxy, clients.
+
+pub mod client;
+pub mod postgres;
+pub mod proxy;
+pub mod replica;
+pub mod world;
+
+pub use client::{Client, LongPoll, Sse};
+pub use proxy::Proxy;
+pub use replica::Replica;
+pub use world::{TestGateway, World};
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long a test waits for something that must happen. Generous: the machine may be busy, and waiting longer never
+/// makes a wrong program right.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a condition; panics with `what` when it does not come.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The seed of a random test: `ROWCAST_SEED`, or a new one. Printed, so that a failure can be played again.
+pub fn seed() -> u64 {
+    let seed = std::env::var("ROWCAST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
+    eprintln!("seed: ROWCAST_SEED={seed}");
+    seed
+}
