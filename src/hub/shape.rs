@@ -173,10 +173,13 @@ impl Shape {
     pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> bool {
         let nets = match part {
             TableBatch::Reload(reason) => {
-                self.reset(tick, match reason {
-                    Reload::Truncated => ResetReason::Truncated,
-                    Reload::Requested | Reload::Overflow => ResetReason::Bulk,
-                });
+                self.reset(
+                    tick,
+                    match reason {
+                        Reload::Truncated => ResetReason::Truncated,
+                        Reload::Requested | Reload::Overflow => ResetReason::Bulk,
+                    },
+                );
                 return true;
             }
             TableBatch::Changes(nets) => nets,
