@@ -8,25 +8,84 @@ use rowcast::filter::Image;
 use super::columns::{Shape, World};
 
 const LETTERS: &[char] = &[
-    'a', 'b', 'A', 'B', 'z', ' ', ' ', '%', '_', '*', '\\', '"', ',', ')', '(', '.', '\'', '\n', '\t', '\u{1}', '\u{7f}', 'é', 'É',
-    'ß', 'İ', 'ı', '\u{212a}', '日', '😀', '\u{e000}', '\u{ffff}', '\u{301}',
+    'a', 'b', 'A', 'B', 'z', ' ', ' ', '%', '_', '*', '\\', '"', ',', ')', '(', '.', '\'', '\n', '\t', '\u{1}',
+    '\u{7f}', 'é', 'É', 'ß', 'İ', 'ı', '\u{212a}', '日', '😀', '\u{e000}', '\u{ffff}', '\u{301}',
 ];
-const INTS: &[i64] = &[0, 1, -1, 9, 10, 127, 32_767, -32_768, 2_147_483_647, -2_147_483_648, 4_294_967_295, i64::MAX, i64::MIN];
+const INTS: &[i64] =
+    &[0, 1, -1, 9, 10, 127, 32_767, -32_768, 2_147_483_647, -2_147_483_648, 4_294_967_295, i64::MAX, i64::MIN];
 const NUMBERS: &[&str] = &[
-    "0", "-0", "0.0", "1", "1.0", "1.00", "-1", "10", "100", "0.1", "0.10", "0.01", "-0.001", "1e3", "1E+3", "12.5e-2", "1e-20", "1e25",
-    "99999999999999999999999999.5", "99999999999999999999999999.50000001", "0.30000000000000004", "NaN", "Infinity", "-Infinity",
-    "9007199254740993", "1e-400", "123e400", "00012.50",
+    "0",
+    "-0",
+    "0.0",
+    "1",
+    "1.0",
+    "1.00",
+    "-1",
+    "10",
+    "100",
+    "0.1",
+    "0.10",
+    "0.01",
+    "-0.001",
+    "1e3",
+    "1E+3",
+    "12.5e-2",
+    "1e-20",
+    "1e25",
+    "99999999999999999999999999.5",
+    "99999999999999999999999999.50000001",
+    "0.30000000000000004",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "9007199254740993",
+    "1e-400",
+    "123e400",
+    "00012.50",
 ];
 const FLOATS: &[&str] = &[
-    "0", "-0", "0.1", "0.3", "1e10", "1.5", "-1.5", "NaN", "Infinity", "-Infinity", "3.4028235e38", "1e-45", "1.17549435e-38", "16777217",
-    "0.1000000014901161193847656", "1.000000059604644775390625", "1e38", "123456.789", "5e-30",
+    "0",
+    "-0",
+    "0.1",
+    "0.3",
+    "1e10",
+    "1.5",
+    "-1.5",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "3.4028235e38",
+    "1e-45",
+    "1.17549435e-38",
+    "16777217",
+    "0.1000000014901161193847656",
+    "1.000000059604644775390625",
+    "1e38",
+    "123456.789",
+    "5e-30",
 ];
-const DOUBLES: &[&str] = &["1.7976931348623157e308", "5e-324", "2.2250738585072014e-308", "9007199254740993", "0.30000000000000004"];
+const DOUBLES: &[&str] =
+    &["1.7976931348623157e308", "5e-324", "2.2250738585072014e-308", "9007199254740993", "0.30000000000000004"];
 const DATES: &[&str] = &[
-    "infinity", "-infinity", "4714-11-24 BC", "5874897-12-31", "0001-01-01", "0001-12-31 BC", "0004-02-29", "2000-02-29", "2024-02-29",
-    "1900-03-01", "1970-01-01", "1999-12-31", "2000-01-01", "9999-12-31", "10000-01-01", "0044-03-15 BC",
+    "infinity",
+    "-infinity",
+    "4714-11-24 BC",
+    "5874897-12-31",
+    "0001-01-01",
+    "0001-12-31 BC",
+    "0004-02-29",
+    "2000-02-29",
+    "2024-02-29",
+    "1900-03-01",
+    "1970-01-01",
+    "1999-12-31",
+    "2000-01-01",
+    "9999-12-31",
+    "10000-01-01",
+    "0044-03-15 BC",
 ];
-const CLOCKS: &[&str] = &["00:00:00", "23:59:59.999999", "12:00:00", "20:12:17.265", "01:02:03.000001", "00:00:00.5", "07:30"];
+const CLOCKS: &[&str] =
+    &["00:00:00", "23:59:59.999999", "12:00:00", "20:12:17.265", "01:02:03.000001", "00:00:00.5", "07:30"];
 const OFFSETS: &[&str] = &["Z", "+00", "+00:00", "+02", "-03:30", "+05:45", "-11:59:59", "+15:59"];
 const LABELS: &[&str] = &["ok", "o\"k", "very, happy", "été", "OK", "\\"];
 
@@ -71,7 +130,13 @@ fn some_value(shape: Shape, rng: &mut StdRng) -> String {
             format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
         }
         Shape::Date => date(rng),
-        Shape::Time => if rng.random_ratio(1, 12) { "24:00:00".to_owned() } else { clock(rng) },
+        Shape::Time => {
+            if rng.random_ratio(1, 12) {
+                "24:00:00".to_owned()
+            } else {
+                clock(rng)
+            }
+        }
         Shape::Timestamp => timestamp("", rng),
         Shape::Timestamptz => {
             let offset = pick(rng, OFFSETS);
@@ -97,7 +162,8 @@ fn finite(float: f32) -> f32 {
 fn number(rng: &mut StdRng) -> String {
     match rng.random_range(0..3) {
         0 => {
-            let digits = |rng: &mut StdRng, n: usize| (0..n).map(|_| pick(rng, &['0', '0', '1', '9'])).collect::<String>();
+            let digits =
+                |rng: &mut StdRng, n: usize| (0..n).map(|_| pick(rng, &['0', '0', '1', '9'])).collect::<String>();
             let (whole, fraction) = (rng.random_range(1..40), rng.random_range(1..40));
             let sign = if rng.random() { "-" } else { "" };
             format!("{sign}{}.{}", digits(rng, whole), digits(rng, fraction))
@@ -131,7 +197,13 @@ fn clock(rng: &mut StdRng) -> String {
 }
 
 fn timestamp(offset: &str, rng: &mut StdRng) -> String {
-    let edges = ["infinity", "-infinity", "4714-11-25 00:00:00 BC", "294276-12-30 23:59:59.999999", "1999-12-31 23:59:59.999999"];
+    let edges = [
+        "infinity",
+        "-infinity",
+        "4714-11-25 00:00:00 BC",
+        "294276-12-30 23:59:59.999999",
+        "1999-12-31 23:59:59.999999",
+    ];
     let add = |text: &str| match text.strip_suffix(" BC") {
         _ if text.ends_with("infinity") => text.to_owned(),
         Some(text) => format!("{text}{offset} BC"),
@@ -143,10 +215,15 @@ fn timestamp(offset: &str, rng: &mut StdRng) -> String {
     loop {
         let day = date(rng);
         let (day, bc) = day.strip_suffix(" BC").map_or((day.as_str(), ""), |day| (day, " BC"));
-        let too_far = day.len() > 10 && !day.starts_with("12345") && !day.starts_with("10000") || day.starts_with("4714");
+        let too_far =
+            day.len() > 10 && !day.starts_with("12345") && !day.starts_with("10000") || day.starts_with("4714");
         if day.ends_with("infinity") || !too_far {
             let joint = if rng.random() { "T" } else { " " };
-            return if day.ends_with("infinity") { day.to_owned() } else { add(&format!("{day}{joint}{}{bc}", clock(rng))) };
+            return if day.ends_with("infinity") {
+                day.to_owned()
+            } else {
+                add(&format!("{day}{joint}{}{bc}", clock(rng)))
+            };
         }
     }
 }
@@ -167,6 +244,17 @@ impl<'a> Generator<'a> {
     /// A filter as query pairs.
     pub(super) fn pairs(&mut self) -> Vec<(String, String)> {
         (0..self.rng.random_range(1..=10) / 5 + 1).map(|_| self.pair()).collect()
+    }
+
+    /// A column that has literals and text that may be one.
+    pub(super) fn equality(&mut self) -> (&'static str, String) {
+        loop {
+            let spec = self.world.specs.choose(self.rng).expect("specs");
+            if self.world.literal_type(spec.name).is_some() && !matches!(spec.shape, Shape::Text(_)) {
+                let text = self.literal(spec.name, spec.shape);
+                return (spec.name, if self.rng.random_ratio(1, 3) { self.damaged(text) } else { text });
+            }
+        }
     }
 
     fn pair(&mut self) -> (String, String) {
@@ -209,7 +297,9 @@ impl<'a> Generator<'a> {
         let spec = self.world.specs.choose(self.rng).expect("specs");
         let not = if self.rng.random_ratio(1, 4) { "not." } else { "" };
         let operators: &[&str] = match spec.shape {
-            Shape::Text(_) => &["eq", "neq", "lt", "lte", "gt", "gte", "in", "is", "like", "like", "like", "ilike", "ilike"],
+            Shape::Text(_) => {
+                &["eq", "neq", "lt", "lte", "gt", "gte", "in", "is", "like", "like", "like", "ilike", "ilike"]
+            }
             Shape::OneOf(_) => &["is", "is", "is", "eq", "in"],
             _ => &["eq", "neq", "lt", "lte", "gt", "gte", "in", "is"],
         };
@@ -255,10 +345,11 @@ impl<'a> Generator<'a> {
     }
 
     fn pattern(&mut self, column: &str, shape: Shape) -> String {
+        let wild = pick(self.rng, &[12, 12, 40]);
         let text = self.held(column).unwrap_or_else(|| some_value(shape, self.rng));
         let mut out = String::new();
         for c in text.chars() {
-            match self.rng.random_range(0..12) {
+            match self.rng.random_range(0..wild) {
                 0 => out.push('_'),
                 1 => out.push('%'),
                 2 => out.push('*'),
@@ -280,7 +371,8 @@ impl<'a> Generator<'a> {
         let count = pick(self.rng, &[0, 1, 2, 3, 5, 12, 40]);
         let words: Vec<String> = (0..count)
             .map(|_| {
-                let text = self.held(column).filter(|_| self.rng.random()).unwrap_or_else(|| some_value(shape, self.rng));
+                let text =
+                    self.held(column).filter(|_| self.rng.random()).unwrap_or_else(|| some_value(shape, self.rng));
                 self.word(&text)
             })
             .collect();
