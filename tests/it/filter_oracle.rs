@@ -135,7 +135,16 @@ async fn compare(client: &Client, world: &World, filters: &[Case], seed: u64, re
         let json: String = row.get(0);
         let image = Image::parse(json.as_bytes()).expect("image");
         for (n, (pairs, filter)) in filters.iter().enumerate() {
-            let theirs = row.get::<_, Option<bool>>(n + 1) == Some(true);
+            let truth: Option<bool> = row.get(n + 1);
+            let theirs = truth == Some(true);
+            if n % 2 == 1 {
+                let plain: Option<bool> = row.get(n);
+                assert_eq!(
+                    truth,
+                    plain.map(|truth| !truth),
+                    "seed {seed}: {filter:?} is not the opposite of the one before\n  row {json}"
+                );
+            }
             let ours = filter.try_matches(&image);
             assert_eq!(
                 ours,

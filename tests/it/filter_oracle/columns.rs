@@ -61,6 +61,7 @@ const SPECS: &[Spec] = &[
     spec("tl", "text collate \"C\"", Some("text"), Shape::Text(90)),
     spec("ti", "text collate \"en-x-icu\"", Some("text"), Shape::Text(8)),
     spec("tn", "text collate filter_oracle.nocase", None, Shape::Text(4)),
+    spec("tx", "text collate filter_oracle.split", Some("text"), Shape::Text(8)),
     spec("v", "varchar", Some("text"), Shape::Text(8)),
     spec("v3", "varchar(3) collate \"POSIX\"", Some("text"), Shape::Text(3)),
     spec("c5", "char(5) collate \"C\"", Some("bpchar"), Shape::Text(5)),
@@ -103,6 +104,12 @@ const SETUP: &str = r#"
     create schema filter_oracle;
     create schema filter_oracle_evil;
     create collation filter_oracle.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    -- Sorts as `C` and folds case as Unicode does, as a database can; where the locale is missing, plain `C`.
+    do $$ begin
+        create collation filter_oracle.split (provider = libc, lc_collate = 'C', lc_ctype = 'C.UTF-8');
+    exception when others then
+        create collation filter_oracle.split from pg_catalog."C";
+    end $$;
     create type filter_oracle."Mood" as enum ('sad', 'ok', 'o"k', 'very, happy', 'été', 'OK', '\');
     create domain filter_oracle.some_mood as filter_oracle."Mood" check (value <> 'sad');
     create domain filter_oracle.small as int4 check (value between -9 and 9);

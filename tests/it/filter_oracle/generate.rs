@@ -2,10 +2,10 @@
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, IteratorRandom};
 use rowcast::filter::Image;
 
-use super::columns::{Shape, World};
+use super::columns::{Shape, Spec, World};
 
 const LETTERS: &[char] = &[
     'a', 'b', 'A', 'B', 'z', ' ', ' ', '%', '_', '*', '\\', '"', ',', ')', '(', '.', '\'', '\n', '\t', '\u{1}',
@@ -63,6 +63,10 @@ const FLOATS: &[&str] = &[
     "1e38",
     "123456.789",
     "5e-30",
+    // Rounded to a double first, these come out as another float4.
+    "1.00000017881393432617187499",
+    "-1.00000029802322387695312500000000000001",
+    "7.038531e-26",
 ];
 const DOUBLES: &[&str] =
     &["1.7976931348623157e308", "5e-324", "2.2250738585072014e-308", "9007199254740993", "0.30000000000000004"];
@@ -87,6 +91,72 @@ const DATES: &[&str] = &[
 const CLOCKS: &[&str] =
     &["00:00:00", "23:59:59.999999", "12:00:00", "20:12:17.265", "01:02:03.000001", "00:00:00.5", "07:30"];
 const OFFSETS: &[&str] = &["Z", "+00", "+00:00", "+02", "-03:30", "+05:45", "-11:59:59", "+15:59"];
+/// Literals at and past the edges: what the parser takes of them, Postgres must take.
+const EDGES: &[&str] = &[
+    "5874898-01-01",
+    "5874897-12-31",
+    "4714-11-23 BC",
+    "4714-11-24 BC",
+    "4714-11-24T00:00:00Z BC",
+    "4714-11-24T00:00:00+00:01 BC",
+    "4714-11-24T00:00:00-00:01 BC",
+    "4714-11-23T23:59:00-00:01 BC",
+    "294277-01-01T00:00:00Z",
+    "294277-01-01T00:00:00+00:01",
+    "294276-12-31T23:59:59.999999-00:01",
+    "294276-12-31T23:59:59.9999999Z",
+    "294277-01-01",
+    "4714-11-24 00:00:00 BC",
+    "294276-12-31 23:59:59.999999",
+    "24:00:00",
+    "24:00:00.000001",
+    "23:59:60",
+    "2024-02-30",
+    "1900-02-29",
+    "0004-02-29 BC",
+    "0005-02-29 BC",
+    "32767",
+    "32768",
+    "-32768",
+    "-32769",
+    "2147483648",
+    "-2147483649",
+    "4294967295",
+    "4294967296",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "-1",
+    "-0",
+    "1e309",
+    "1.7976931348623157e308",
+    "1.7976931348623159e308",
+    "2.4703282292062327e-324",
+    "2.4703282292062328e-324",
+    "3.4028235e38",
+    "3.4028236e38",
+    "7.006492321624085e-46",
+    "7.1e-46",
+    "1e-400",
+    "0e-1000",
+    "1e1000",
+    "1e-1000",
+    "1e1001",
+    ".5",
+    "5.",
+    "1e",
+    "+1",
+    "0x10",
+    "1_000",
+    "inf",
+    "nan",
+    "Infinity",
+    "NaN",
+    "\\x",
+    "\\xABcd",
+    "\\xa",
+    "true",
+    "t",
+];
 const LABELS: &[&str] = &["ok", "o\"k", "very, happy", "été", "OK", "\\"];
 
 /// A value to store, as text Postgres reads; `None` is null.
@@ -160,7 +230,8 @@ fn finite(float: f32) -> f32 {
 }
 
 fn number(rng: &mut StdRng) -> String {
-    match rng.random_range(0..3) {
+    match rng.random_range(0..4) {
+        3 => pick(rng, &["NaN", "Infinity", "-Infinity", "0"]).to_owned(),
         0 => {
             let digits =
                 |rng: &mut StdRng, n: usize| (0..n).map(|_| pick(rng, &['0', '0', '1', '9'])).collect::<String>();
@@ -174,8 +245,9 @@ fn number(rng: &mut StdRng) -> String {
 }
 
 fn text(length: usize, rng: &mut StdRng) -> String {
-    let few = &LETTERS[..6];
-    let letters = if rng.random() { few } else { LETTERS };
+    // Few letters at a time, so that texts meet; each in turn, so that none is missed.
+    let start = rng.random_range(0..LETTERS.len() - 4);
+    let letters = if rng.random() { &LETTERS[..6] } else { &LETTERS[start..start + 4] };
     (0..rng.random_range(0..=length)).map(|_| pick(rng, letters)).collect()
 }
 
@@ -252,6 +324,9 @@ impl<'a> Generator<'a> {
             let spec = self.world.specs.choose(self.rng).expect("specs");
             if self.world.literal_type(spec.name).is_some() && !matches!(spec.shape, Shape::Text(_)) {
                 let text = self.literal(spec.name, spec.shape);
+                if self.rng.random_ratio(1, 3) {
+                    return (spec.name, pick(self.rng, EDGES).to_owned());
+                }
                 return (spec.name, if self.rng.random_ratio(1, 3) { self.damaged(text) } else { text });
             }
         }
@@ -294,7 +369,12 @@ impl<'a> Generator<'a> {
     }
 
     fn head(&mut self) -> (&'static str, &'static str, &'static str, Shape) {
-        let spec = self.world.specs.choose(self.rng).expect("specs");
+        let texts = |spec: &&Spec| matches!(spec.shape, Shape::Text(_));
+        let spec = if self.rng.random_ratio(1, 4) {
+            self.world.specs.iter().filter(texts).choose(self.rng).expect("texts")
+        } else {
+            self.world.specs.choose(self.rng).expect("specs")
+        };
         let not = if self.rng.random_ratio(1, 4) { "not." } else { "" };
         let operators: &[&str] = match spec.shape {
             Shape::Text(_) => {
