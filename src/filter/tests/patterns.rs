@@ -13,7 +13,7 @@ fn defined(pattern: &[char], text: &[char]) -> bool {
         ([], text) => text.is_empty(),
         (['%', rest @ ..], text) => (0..=text.len()).any(|n| defined(rest, &text[n..])),
         (['_', rest @ ..], [_, text @ ..]) => defined(rest, text),
-        (['\\', c, rest @ ..], [t, text @ ..]) | ([c, rest @ ..], [t, text @ ..]) if c == t => defined(rest, text),
+        ([c, rest @ ..], [t, text @ ..]) if c == t => defined(rest, text),
         _ => false,
     }
 }

@@ -66,9 +66,7 @@ fn nothing_the_caller_wrote_gets_into_the_text() {
         assert_eq!(sql("league", &format!("eq.{attack}")), (plain, vec![attack.to_owned()]));
         let list = format!("in.(b,\"{}\")", attack.replace('\\', "\\\\").replace('"', "\\\""));
         assert_eq!(sql("league", &list).0, sql("league", "in.(a,b,c)").0);
-        assert_eq!(
-            refused(attack, "eq.1").starts_with(if attack == "\"" { "malformed" } else { "unknown-column" }),
-            true
-        );
+        let code = if attack == "\"" { "malformed" } else { "unknown-column" };
+        assert!(refused(attack, "eq.1").starts_with(code));
     }
 }

@@ -90,9 +90,9 @@ impl<'a> Generator<'a> {
         Self { world, images, rng }
     }
 
-    /// A filter as query pairs.
+    /// A filter as query pairs, seldom of more than two.
     pub(super) fn pairs(&mut self) -> Vec<(String, String)> {
-        (0..self.rng.random_range(1..=10) / 5 + 1).map(|_| self.pair()).collect()
+        (0..pick(self.rng, &[1, 1, 1, 1, 2, 2, 2, 2, 2, 3])).map(|_| self.pair()).collect()
     }
 
     /// A column that has literals and text that may be one.
@@ -104,7 +104,7 @@ impl<'a> Generator<'a> {
                 if self.rng.random_ratio(1, 3) {
                     return (spec.name, pick(self.rng, EDGES).to_owned());
                 }
-                return (spec.name, if self.rng.random_ratio(1, 3) { self.damaged(text) } else { text });
+                return (spec.name, if self.rng.random_ratio(1, 3) { self.damaged(&text) } else { text });
             }
         }
     }
@@ -131,12 +131,11 @@ impl<'a> Generator<'a> {
                     return format!("{word}{}", self.group(depth + 1));
                 }
                 let (name, not, operator, shape) = self.head();
-                let value = match operator {
-                    "in" => self.list(name, shape),
-                    _ => {
-                        let value = self.operand(operator, name, shape);
-                        self.word(&value)
-                    }
+                let value = if operator == "in" {
+                    self.list(name, shape)
+                } else {
+                    let value = self.operand(operator, name, shape);
+                    self.word(&value)
                 };
                 let plain = name.bytes().all(|b| b.is_ascii_alphanumeric());
                 format!("{}.{not}{operator}.{value}", if plain { name.to_owned() } else { quote(name) })
@@ -180,7 +179,7 @@ impl<'a> Generator<'a> {
             Shape::Numeric | Shape::Scaled if self.rng.random_ratio(1, 4) => respell(&text),
             _ => text,
         };
-        if self.rng.random_ratio(1, 12) { self.damaged(text) } else { text }
+        if self.rng.random_ratio(1, 12) { self.damaged(&text) } else { text }
     }
 
     /// The value of this column in some row, as its image has it.
@@ -189,7 +188,7 @@ impl<'a> Generator<'a> {
         if raw == "null" { None } else { Some(serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned())) }
     }
 
-    fn damaged(&mut self, text: String) -> String {
+    fn damaged(&mut self, text: &str) -> String {
         let mut chars: Vec<char> = text.chars().collect();
         let at = self.rng.random_range(0..=chars.len());
         let odd = ['0', '9', '-', '+', ' ', 'e', '.', ':', 'Z', 'T', 'x', '\0', '\n', 'a', '_', '\u{a0}', '٣'];
@@ -236,7 +235,7 @@ impl<'a> Generator<'a> {
                 0 => out.extend(c.to_lowercase()),
                 1 => out.extend(c.to_uppercase()),
                 2 if self.rng.random() => {
-                    out.push(if c.is_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() })
+                    out.push(if c.is_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() });
                 }
                 _ if matches!(c, '%' | '_' | '*' | '\\') => out.extend(['\\', c]),
                 _ => out.push(c),
