@@ -86,5 +86,5 @@ fn bombs_take_time_in_proportion_to_the_text() {
         assert!(!Pattern::parse(&pattern, false).unwrap().matches(&text));
     }
     // Milliseconds even unoptimised; a quadratic matcher needs minutes, so the bound can be wide.
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
