@@ -117,7 +117,10 @@ impl CliError {
         match self {
             CliError::Config(_) | CliError::Usage(_) | CliError::Pg(PgError::Url(_)) => 2,
             CliError::Start(StartError::Database(PgError::Url(_))) => 2,
-            CliError::Pg(PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)) | CliError::Ended(_) => 3,
+            CliError::Pg(
+                PgError::Unsupported(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_),
+            )
+            | CliError::Ended(_) => 3,
             _ => 1,
         }
     }

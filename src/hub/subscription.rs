@@ -140,7 +140,10 @@ impl Subscription {
             Some(TableBatch::Reload(_)) => self.reset(ResetReason::Bulk),
             part => {
                 if let Some(TableBatch::Changes(nets)) = part {
-                    let rows = spec.select(nets);
+                    let Ok(rows) = spec.select(nets) else {
+                        self.reset(ResetReason::Schema);
+                        return Ok(());
+                    };
                     if !rows.is_empty() {
                         let messages = message::changes(&spec.table.wire_name(), &batch.to, &rows);
                         self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });

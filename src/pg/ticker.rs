@@ -81,7 +81,10 @@ impl Ticker {
                 Err(error) => error,
             };
             self.status.lost(&error.to_string());
-            if matches!(error, PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)) {
+            if matches!(
+                error,
+                PgError::Unsupported(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)
+            ) {
                 return error.to_string();
             }
             tracing::warn!(%error, "lost the database, trying again");

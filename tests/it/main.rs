@@ -9,5 +9,6 @@
 )]
 
 mod architecture;
+mod filter_oracle;
 mod flow;
 mod support;
