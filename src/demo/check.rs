@@ -15,7 +15,7 @@ use super::error::database;
 use super::example::with_client;
 use super::page::SUBSCRIPTIONS;
 use super::replica::Replica;
-use super::sse::EventStream;
+use super::sse::{EventStream, status};
 use super::writer::Writer;
 
 /// How many tables must have moved; standings move only when a game ends.
@@ -24,6 +24,12 @@ const MOVED_MIN: usize = 3;
 /// How long the last changes may take to arrive after the writers stopped. Seconds, for a machine that is busy; a change
 /// usually takes milliseconds.
 const SETTLE: Duration = Duration::from_secs(10);
+
+/// The gateway is ready in well under a second; a busy machine may take longer.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Between two looks at `/readyz`.
+const READY_POLL: Duration = Duration::from_millis(20);
 
 /// What `encodeURIComponent` leaves alone.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -51,6 +57,19 @@ pub(super) fn stream_path() -> String {
     let subs: Vec<String> =
         SUBSCRIPTIONS.iter().map(|sub| format!("sub={}", utf8_percent_encode(sub, COMPONENT))).collect();
     format!("/v1/stream?{}", subs.join("&"))
+}
+
+/// Waits until the gateway has seen the database and its tables.
+pub(super) async fn wait_ready(address: SocketAddr) -> Result<(), DemoError> {
+    let until = Instant::now() + READY_WITHIN;
+    while status(address, "/readyz").await? != 200 {
+        if Instant::now() >= until {
+            let seconds = READY_WITHIN.as_secs();
+            return Err(DemoError::Check(format!("the gateway was not ready within {seconds} s; `/readyz` says why")));
+        }
+        tokio::time::sleep(READY_POLL).await;
+    }
+    Ok(())
 }
 
 /// Watches while the games are played, stops them, and compares.
