@@ -1,4 +1,55 @@
-//! Rowcast.
+//! Rowcast: every committed change of a Postgres table, in order, to every subscriber.
+//!
+//! ```text
+//!  writer's transaction                              gateway (any number of them)
+//!  insert/update/delete                              pg::doorbell ──wake──▶ pg::ticker (one leads) ──▶ rowcast.tick
+//!    └▶ row_version, rowcast.log_N ───────────────▶  pg::log: read (previous tick, tick], fold
+//!    └▶ NOTIFY, only when someone sleeps                └▶ hub: what it means to each shape, encoded once, into rings
+//!                                                            └▶ session: subscriptions merged tick by tick
+//!                                                                 └▶ http: SSE · long-poll · polling
+//! ```
+//!
+//! One direction; imports run the other way and a test says so. Sentences that hold everywhere:
+//!
+//! - NOTIFY is a doorbell; the change log is the truth.
+//! - Only the ticker moves the live position.
+//! - The hub never waits for a subscriber.
+//! - A client is never told it is caught up when it is not.
+//!
+//! In reading order:
+//!
+//! - [`change`]: positions, snapshots, keys, how a batch folds. Pure.
+//! - [`filter`]: the filter language, the same in SQL and in memory. Pure.
+//! - [`wire`]: messages as bytes. Pure.
+//! - [`hub`]: shapes, rings, how a snapshot joins the stream.
+//! - [`session`]: a client's subscriptions, and which positions may be resumed from.
+//! - [`pg`]: the only modules that know Postgres.
+//! - [`cache`]: the only module that knows moka.
+//! - [`http`]: the only modules that know actix.
+//! - [`localpg`]: a private Postgres for the demo and the tests.
+//! - [`gateway`], [`config`], [`cli`], [`tasks`]: the program around them.
+//!
+//! *A row changes.* The capture trigger writes versions and images to the log; the bell rings if nobody is polling.
+//! The leader's [`pg::Ticker`] makes a tick (durable), reads the rows between the last tick and this one, folds them to
+//! one net change per key and hands the batch to [`hub::Hub::apply`]. Each shape of the table decides by old and new
+//! image, encodes what remains once, appends it to its ring and wakes its subscribers; each [`session::Session`] takes
+//! from its rings everything up to the head and the transport writes it.
+//!
+//! *A client resumes.* Its position is a tick. [`hub::Hub::subscribe`] registers the shape first. If the ring reaches
+//! back to the position, the cursor is set there and nothing is read. Otherwise the range from the position to the
+//! tick at registration is read once for all who ask, and sent before the ring. A position that is unknown or too
+//! old is answered with `reset` and a snapshot.
+
+pub mod cache;
 pub mod change;
-pub mod demo;
+pub mod cli;
+pub mod config;
+pub mod filter;
+pub mod gateway;
+pub mod http;
+pub mod hub;
 pub mod localpg;
+pub mod pg;
+pub mod session;
+pub mod tasks;
+pub mod wire;

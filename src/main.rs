@@ -1,1 +1,28 @@
-fn main() {}
+//! The program: reads the command line, sets up logging, runs the command.
+
+use clap::Parser;
+use rowcast::cli::{self, Cli};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let Ok(filter) = EnvFilter::builder().parse(&cli.log) else {
+        anstream::eprintln!("rowcast: `--log {}` is not a filter; try `info` or `rowcast=debug`", cli.log);
+        return ExitCode::from(2);
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if cli.log_json {
+        log.json().init();
+    } else {
+        log.with_target(false).init();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            anstream::eprintln!("rowcast: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(cli::run(cli))
+}

@@ -1,7 +1,19 @@
-//! Pure values: positions, snapshots, versions, changes and how a batch folds.
+//! Pure values: positions, snapshots, keys, changes and how a batch folds.
 //!
-//! Must not know: tokio, clocks, I/O, logging.
+//! Must not know: tokio, clocks, I/O, logging. Invariant: everything here can be computed twice with one result.
 
+mod batch;
+mod fold;
+mod key;
+mod log_row;
+mod position;
+mod snapshot;
 mod table;
 
+pub use batch::{Batch, Reload, TableBatch, Tick};
+pub use fold::{Net, fold};
+pub use key::Key;
+pub use log_row::{Op, RowChange, one_line};
+pub use position::{MalformedPosition, Position};
+pub use snapshot::{MalformedSnapshot, Snapshot};
 pub use table::{Collation, Column, Table};

@@ -1,0 +1,55 @@
+//! In-process caches. The only module that knows moka.
+//!
+//! Must not know: SQL, transports. Invariant: what is cached is immutable (what happened between two ticks), so it is
+//! never stale, only no longer asked for.
+
+use crate::change::{Batch, Position};
+use moka::future::Cache;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Batches read for clients that come back, so that many who stood at one position cost one read.
+#[derive(Clone)]
+pub struct MissedCache(Cache<Position, Option<Arc<Batch>>>);
+
+/// How long after the first read the rest of a reconnecting crowd is served from it. What happened since is in the
+/// shapes' rings.
+const KEPT: Duration = Duration::from_secs(2);
+
+/// Batches kept at most; each is bounded by the range read's budget.
+const ENTRIES: u64 = 64;
+
+impl Default for MissedCache {
+    fn default() -> MissedCache {
+        MissedCache(Cache::builder().max_capacity(ENTRIES).time_to_live(KEPT).build())
+    }
+}
+
+impl MissedCache {
+    /// The batch from `from` to a tick not before `floor`; none when the position is unknown. However many ask at
+    /// once, `read` runs once for them.
+    ///
+    /// # Errors
+    /// The error of `read`, to all who waited for it.
+    pub async fn get<E: Clone + Send + Sync + 'static>(
+        &self,
+        from: Position,
+        floor: i64,
+        read: impl Future<Output = Result<Option<Arc<Batch>>, E>> + Send,
+    ) -> Result<Option<Arc<Batch>>, E> {
+        let reaches = |batch: &Option<Arc<Batch>>| batch.as_ref().is_some_and(|b| b.to.position.tick >= floor);
+        if let Some(batch) = self.0.get(&from).await {
+            if reaches(&batch) {
+                return Ok(batch);
+            }
+            self.0.invalidate(&from).await;
+        }
+        let batch = self.0.try_get_with(from, read).await.map_err(|e| E::clone(&e))?;
+        if batch.is_none() {
+            // the position may become known a moment later: another gateway's tick on its way to us
+            self.0.invalidate(&from).await;
+        }
+        Ok(batch)
+    }
+}

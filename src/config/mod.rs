@@ -1,0 +1,262 @@
+//! Settings: flags, environment, a TOML file, defaults, in this order.
+//!
+//! The only module, with `main`, that reads the environment. Invariant: an unknown key is an error that names the
+//! file and the line; a setting is read in one place.
+
+use clap::Args;
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a gateway runs with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Connection for the pool.
+    pub database_url: String,
+    /// Direct connection for LISTEN and ticks; none means `database_url`.
+    pub notify_url: Option<String>,
+    /// Address to serve on.
+    pub listen: String,
+    /// Connections for snapshots and missed changes.
+    pub pool_size: usize,
+    /// HTTP worker threads.
+    pub workers: usize,
+    /// Between two ticks under load.
+    pub tick_interval: Duration,
+    /// A look at the log although nothing rang.
+    pub safety_poll: Duration,
+    /// How long the log is kept.
+    pub retention: Duration,
+    /// Bytes of changes kept per shape.
+    pub ring_bytes: usize,
+    /// Bytes of changes held for one batch.
+    pub batch_bytes: usize,
+    /// Bytes of rows one snapshot may have.
+    pub snapshot_max_bytes: usize,
+    /// Snapshots read at a time.
+    pub snapshot_reads: usize,
+    /// How long shutdown waits for answers to end.
+    pub drain: Duration,
+}
+
+impl Settings {
+    /// The defaults, for a database.
+    #[must_use]
+    pub fn new(database_url: impl Into<String>) -> Settings {
+        Settings {
+            database_url: database_url.into(),
+            notify_url: None,
+            listen: "127.0.0.1:8080".to_owned(),
+            pool_size: 8,
+            workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            tick_interval: Duration::from_millis(5),
+            safety_poll: Duration::from_secs(1),
+            retention: Duration::from_secs(3600),
+            ring_bytes: 4 << 20,
+            batch_bytes: 64 << 20,
+            snapshot_max_bytes: 256 << 20,
+            snapshot_reads: 4,
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Which database.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DatabaseArgs {
+    /// Where Postgres is: `postgres://user:password@host:5432/database`
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Settings file (TOML); see `rowcast.example.toml`
+    #[arg(long, env = "ROWCAST_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Flags of `serve`, each also an environment variable and a key of the file.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArgs {
+    /// Which database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Direct connection for LISTEN and ticks, when `--database-url` goes through a transaction pooler [default: the same]
+    #[arg(long, env = "ROWCAST_NOTIFY_URL", hide_env_values = true, value_name = "URL")]
+    pub notify_url: Option<String>,
+    /// Address to serve on [default: 127.0.0.1:8080]
+    #[arg(long, env = "ROWCAST_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Connections for snapshots and missed changes [default: 8]
+    #[arg(long, env = "ROWCAST_POOL_SIZE", value_name = "N")]
+    pub pool_size: Option<usize>,
+    /// HTTP worker threads [default: one per core]
+    #[arg(long, env = "ROWCAST_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+    /// Milliseconds between two ticks while changes keep coming [default: 5]
+    #[arg(long, env = "ROWCAST_TICK_INTERVAL_MS", value_name = "MS")]
+    pub tick_interval_ms: Option<u64>,
+    /// Milliseconds after which the log is looked at although nothing rang: the staleness when every NOTIFY is lost [default: 1000]
+    #[arg(long, env = "ROWCAST_SAFETY_POLL_MS", value_name = "MS")]
+    pub safety_poll_ms: Option<u64>,
+    /// Seconds the change log is kept, and with it positions to resume from [default: 3600]
+    #[arg(long, env = "ROWCAST_RETENTION_SECONDS", value_name = "S")]
+    pub retention_seconds: Option<u64>,
+    /// Bytes of changes kept per shape for subscribers that fall behind or come back [default: 4194304]
+    #[arg(long, env = "ROWCAST_RING_BYTES", value_name = "BYTES")]
+    pub ring_bytes: Option<usize>,
+    /// Bytes of changes held for one tick; a table with more is read anew instead [default: 67108864]
+    #[arg(long, env = "ROWCAST_BATCH_BYTES", value_name = "BYTES")]
+    pub batch_bytes: Option<usize>,
+    /// Bytes of rows one snapshot may have [default: 268435456]
+    #[arg(long, env = "ROWCAST_SNAPSHOT_MAX_BYTES", value_name = "BYTES")]
+    pub snapshot_max_bytes: Option<usize>,
+    /// Snapshots read from the database at a time [default: 4]
+    #[arg(long, env = "ROWCAST_SNAPSHOT_READS", value_name = "N")]
+    pub snapshot_reads: Option<usize>,
+    /// Seconds that shutdown waits for answers to end [default: 10]
+    #[arg(long, env = "ROWCAST_DRAIN_SECONDS", value_name = "S")]
+    pub drain_seconds: Option<u64>,
+}
+
+/// The file. Every key is optional.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    database_url: Option<String>,
+    notify_url: Option<String>,
+    listen: Option<String>,
+    pool_size: Option<usize>,
+    workers: Option<usize>,
+    tick_interval_ms: Option<u64>,
+    safety_poll_ms: Option<u64>,
+    retention_seconds: Option<u64>,
+    ring_bytes: Option<usize>,
+    batch_bytes: Option<usize>,
+    snapshot_max_bytes: Option<usize>,
+    snapshot_reads: Option<usize>,
+    drain_seconds: Option<u64>,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No database was named.
+    #[error("no database: pass `--database-url`, set `DATABASE_URL`, or put `database_url` into the file of `--config`")]
+    NoDatabase,
+    /// The file cannot be read.
+    #[error("cannot read `{0}`: {1}")]
+    Read(PathBuf, std::io::Error),
+    /// The file has an error; the text names line and key.
+    #[error("`{0}`: {1}")]
+    Parse(PathBuf, String),
+    /// A value is out of its range.
+    #[error("`{0}` is out of range: {1}")]
+    Range(&'static str, &'static str),
+}
+
+fn file(path: Option<&PathBuf>) -> Result<File, ConfigError> {
+    let Some(path) = path else { return Ok(File::default()) };
+    let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Read(path.clone(), e))?;
+    toml::from_str(&text).map_err(|e| ConfigError::Parse(path.clone(), e.to_string().trim_end().to_owned()))
+}
+
+impl DatabaseArgs {
+    /// The database alone, for commands that need nothing else.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn url(&self) -> Result<String, ConfigError> {
+        let file = file(self.config.as_ref())?;
+        self.database_url.clone().or(file.database_url).ok_or(ConfigError::NoDatabase)
+    }
+}
+
+impl ServeArgs {
+    /// Flags and environment over the file over the defaults.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        let file = file(self.database.config.as_ref())?;
+        let url = self.database.database_url.clone().or(file.database_url).ok_or(ConfigError::NoDatabase)?;
+        let default = Settings::new(url);
+        let pick = |flag: Option<usize>, file: Option<usize>, default: usize| flag.or(file).unwrap_or(default);
+        let millis = |flag: Option<u64>, file: Option<u64>, default| flag.or(file).map_or(default, Duration::from_millis);
+        let seconds = |flag: Option<u64>, file: Option<u64>, default| flag.or(file).map_or(default, Duration::from_secs);
+        Settings {
+            notify_url: self.notify_url.clone().or(file.notify_url),
+            listen: self.listen.clone().or(file.listen).unwrap_or(default.listen),
+            pool_size: pick(self.pool_size, file.pool_size, default.pool_size),
+            workers: pick(self.workers, file.workers, default.workers),
+            tick_interval: millis(self.tick_interval_ms, file.tick_interval_ms, default.tick_interval),
+            safety_poll: millis(self.safety_poll_ms, file.safety_poll_ms, default.safety_poll),
+            retention: seconds(self.retention_seconds, file.retention_seconds, default.retention),
+            ring_bytes: pick(self.ring_bytes, file.ring_bytes, default.ring_bytes),
+            batch_bytes: pick(self.batch_bytes, file.batch_bytes, default.batch_bytes),
+            snapshot_max_bytes: pick(self.snapshot_max_bytes, file.snapshot_max_bytes, default.snapshot_max_bytes),
+            snapshot_reads: pick(self.snapshot_reads, file.snapshot_reads, default.snapshot_reads),
+            drain: seconds(self.drain_seconds, file.drain_seconds, default.drain),
+            database_url: default.database_url,
+        }
+        .checked()
+    }
+}
+
+impl Settings {
+    fn checked(self) -> Result<Settings, ConfigError> {
+        let ms = Duration::from_millis;
+        let rules: [(&'static str, bool, &'static str); 7] = [
+            ("pool_size", self.pool_size >= 2, "at least 2: one for a snapshot, one for everything else"),
+            ("workers", self.workers >= 1, "at least 1"),
+            ("tick_interval_ms", (ms(1)..=ms(1000)).contains(&self.tick_interval), "1 to 1000"),
+            ("safety_poll_ms", (ms(50)..=ms(60_000)).contains(&self.safety_poll), "50 to 60000"),
+            ("retention_seconds", self.retention >= Duration::from_secs(60), "at least 60"),
+            ("snapshot_reads", self.snapshot_reads >= 1 && self.snapshot_reads < self.pool_size, "at least 1 and below `pool_size`"),
+            ("batch_bytes", self.batch_bytes >= 1 << 20, "at least 1048576"),
+        ];
+        match rules.into_iter().find(|(_, holds, _)| !holds) {
+            Some((name, _, wanted)) => Err(ConfigError::Range(name, wanted)),
+            None => Ok(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str, args: ServeArgs) -> Result<Settings, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rowcast.toml");
+        std::fs::write(&path, text).unwrap();
+        ServeArgs { database: DatabaseArgs { config: Some(path), ..args.database }, ..args }.settings()
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_the_default() {
+        let args = ServeArgs { pool_size: Some(5), ..ServeArgs::default() };
+        let s = with_file("database_url = \"postgres://x\"\npool_size = 3\nworkers = 7\n", args).unwrap();
+        assert_eq!((s.pool_size, s.workers, s.tick_interval), (5, 7, Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = with_file("database_url = \"x\"\n\npoolsize = 3\n", ServeArgs::default()).unwrap_err().to_string();
+        assert!(error.contains("rowcast.toml") && error.contains("line 3") && error.contains("poolsize"), "{error}");
+    }
+
+    #[test]
+    fn the_example_file_is_right_and_names_every_key() {
+        let text = include_str!("../../rowcast.example.toml");
+        let all: String = text.lines().map(|l| l.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(l)).collect::<Vec<_>>().join("\n");
+        let file: File = toml::from_str(&all).unwrap();
+        assert!(format!("{file:?}").matches("None").count() == 0, "{file:?}");
+        let settings = with_file(&all, ServeArgs::default()).unwrap();
+        let default = Settings::new("");
+        assert_eq!((settings.pool_size, settings.ring_bytes, settings.retention), (default.pool_size, default.ring_bytes, default.retention));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let error = with_file("database_url = \"x\"\nretention_seconds = 5\n", ServeArgs::default()).unwrap_err();
+        assert!(error.to_string().contains("retention_seconds"), "{error}");
+    }
+}

@@ -1,0 +1,144 @@
+//! Puts the parts together: one gateway in this process.
+//!
+//! Invariant: what is started here is stopped here, in the opposite order.
+
+use crate::config::Settings;
+use crate::hub::{Hub, HubOptions};
+use crate::http::{self, StaticPage};
+use crate::pg::doorbell::{self, Bell};
+use crate::pg::{self, PgError, Status, Store, Ticker, TickerOptions};
+use crate::tasks::Tasks;
+use actix_web::dev::ServerHandle;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database settings are wrong.
+    #[error(transparent)]
+    Database(#[from] PgError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on `{address}`: {reason}; choose another with `--listen` or `ROWCAST_LISTEN`")]
+    Listen {
+        /// The address asked for.
+        address: String,
+        /// The system's reason.
+        reason: std::io::Error,
+    },
+}
+
+/// The parts that need no HTTP: feed and hub. What `rowcast tail` runs on, and what a [`Gateway`] serves from.
+#[derive(Clone)]
+pub struct Core {
+    /// Shapes and positions.
+    pub hub: Arc<Hub>,
+    /// The database side's state.
+    pub status: Arc<Status>,
+    /// Wake-ups.
+    pub bell: Arc<Bell>,
+    /// Everything that runs.
+    pub tasks: Tasks,
+}
+
+impl Core {
+    /// Starts feeding a hub. Returns at once; a database that cannot be reached is tried for ever.
+    ///
+    /// # Errors
+    /// The settings are wrong.
+    pub fn start(settings: &Settings) -> Result<Core, StartError> {
+        let tasks = Tasks::default();
+        let direct = pg::parse(settings.notify_url.as_deref().unwrap_or(&settings.database_url))?;
+        let pool = pg::pool(&pg::parse(&settings.database_url)?, settings.pool_size)?;
+        let store = Store::new(pool.clone(), settings.batch_bytes, settings.snapshot_max_bytes);
+        let options = HubOptions {
+            ring_bytes: settings.ring_bytes,
+            snapshot_reads: settings.snapshot_reads,
+            gather_bytes: settings.batch_bytes,
+        };
+        let hub = Hub::new(Arc::new(store.clone()), options, tasks.clone());
+        store.serve(&hub);
+        let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
+        tasks.spawn("doorbell", doorbell::listen(direct.clone(), pool.clone(), bell.clone(), tasks.clone()));
+        let ticker = Ticker {
+            config: direct,
+            pool,
+            bell: bell.clone(),
+            hub: hub.clone(),
+            status: status.clone(),
+            tasks: tasks.clone(),
+            options: TickerOptions {
+                tick_interval: settings.tick_interval,
+                safety_poll: settings.safety_poll,
+                retention: settings.retention,
+                batch_bytes: settings.batch_bytes,
+            },
+        };
+        tasks.spawn_critical("ticker", ticker.run());
+        Ok(Core { hub, status, bell, tasks })
+    }
+}
+
+/// A running gateway.
+pub struct Gateway {
+    core: Core,
+    address: SocketAddr,
+    server: ServerHandle,
+    drain: Duration,
+}
+
+impl Gateway {
+    /// Starts a gateway; returns when it listens. `/readyz` tells when it is connected.
+    ///
+    /// # Errors
+    /// The settings are wrong or the address is taken.
+    pub fn start(settings: &Settings, pages: Vec<StaticPage>) -> Result<Gateway, StartError> {
+        let listen = |reason| StartError::Listen { address: settings.listen.clone(), reason };
+        let listener = TcpListener::bind(&settings.listen).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let core = Core::start(settings)?;
+        let app = http::App {
+            hub: core.hub.clone(),
+            status: core.status.clone(),
+            bell: core.bell.clone(),
+            stopping: core.tasks.stopping().clone(),
+            started: Instant::now(),
+        };
+        let server = http::serve(listener, app, pages, settings.workers, settings.drain).map_err(listen)?;
+        let handle = server.handle();
+        core.tasks.spawn("http server", async move {
+            let _ = server.await;
+        });
+        Ok(Gateway { core, address, server: handle, drain: settings.drain })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The parts behind the HTTP side.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Waits until it cannot go on; returns why.
+    pub async fn failed(&self) -> String {
+        self.core.tasks.stopping().cancelled().await;
+        self.core.tasks.failure().unwrap_or_else(|| "stopped".to_owned())
+    }
+
+    /// Says good-bye to every stream, lets answers end, stops everything within the drain time.
+    pub async fn shutdown(self) {
+        // streams end themselves on this; otherwise the server would wait for them its whole timeout
+        self.core.tasks.stopping().cancel();
+        let _ = tokio::time::timeout(self.drain + Duration::from_secs(1), self.server.stop(true)).await;
+        let stragglers = self.core.tasks.shutdown(Duration::from_secs(1)).await;
+        if !stragglers.is_empty() {
+            tracing::warn!(tasks = ?stragglers, "still running at the deadline");
+        }
+    }
+}

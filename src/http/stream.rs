@@ -1,0 +1,157 @@
+//! `GET /v1/stream` (SSE) and `GET /v1/changes` (polling, long-poll): two ways to read one session.
+//!
+//! Invariant: both answer from the same session, so they say the same.
+
+use super::params::{StreamParams, start};
+use super::sse::{self, READY_WAIT};
+use super::{App, Problem};
+use crate::hub::Start;
+use crate::session::{Access, Event, Request, Session};
+use actix_web::http::header::{ACCEPT, HeaderName};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Carries the position of an answer.
+pub const POSITION: HeaderName = HeaderName::from_static("rowcast-position");
+
+/// How long a poll may take to read a snapshot.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(30);
+
+/// Bytes of messages after which a poll answers although there is more: the next poll brings it.
+const POLL_BYTES: usize = 16 * 1024 * 1024;
+
+fn params(request: &HttpRequest) -> Result<StreamParams, Problem> {
+    let pairs = serde_urlencoded::from_str(request.query_string())
+        .map_err(|e| Problem::new(400, "malformed-request", format!("the query string: {e}")))?;
+    StreamParams::parse(pairs)
+}
+
+/// Waits until the gateway knows its tables and a position.
+async fn ready(app: &App) -> bool {
+    let mut head = app.hub.head();
+    let ready = head.wait_for(Option::is_some);
+    tokio::time::timeout(READY_WAIT, ready).await.is_ok_and(|r| r.is_ok())
+}
+
+/// Refuses what cannot be served before anything is opened.
+fn check(app: &App, requests: &[Request]) -> Result<(), Problem> {
+    let tables = app.hub.tables();
+    requests.iter().try_for_each(|r| r.resolve(&tables, Access::Public).map(drop).map_err(Problem::from))
+}
+
+/// `GET /v1/stream`.
+///
+/// # Errors
+/// Bad input; an unknown table.
+pub async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
+    accepts(&request, "text/event-stream")?;
+    let params = params(&request)?;
+    if params.wait.is_some() {
+        return Err(Problem::new(400, "malformed-request", "`wait` is for `GET /v1/changes`; a stream waits by itself"));
+    }
+    // a reconnecting EventSource sends the header and repeats the old `since` of its address
+    let begin = match request.headers().get("last-event-id") {
+        Some(id) => start(id.to_str().unwrap_or("not text"))?,
+        None => params.since.unwrap_or(Start::Snapshot),
+    };
+    if app.stopping.is_cancelled() {
+        return Ok(sse::farewell("shutting-down"));
+    }
+    if !ready(&app).await {
+        return Ok(sse::farewell("not-ready"));
+    }
+    check(&app, &params.requests)?;
+    let mut session = match Session::open(app.hub.clone(), Access::Public, params.requests, begin).await {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::debug!(%error, "a stream could not begin");
+            return Ok(sse::farewell(error.code));
+        }
+    };
+    session.greet();
+    Ok(sse::response(sse::body(session, app.stopping.clone())))
+}
+
+/// `GET /v1/changes`.
+///
+/// # Errors
+/// Bad input; an unknown table; 410 when the position is not known any more.
+pub async fn changes(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
+    accepts(&request, "application/json")?;
+    let params = params(&request)?;
+    if !ready(&app).await {
+        return Err(Problem::unavailable("not-ready", "the gateway has not reached its database yet, see `/readyz`"));
+    }
+    check(&app, &params.requests)?;
+    let begin = params.since.unwrap_or(Start::Snapshot);
+    let mut session = Session::open(app.hub.clone(), Access::Public, params.requests, begin).await?;
+    if session.is_expired() {
+        return Err(Problem::new(
+            410,
+            "position-expired",
+            "the position is unknown or older than the retained log: ask again without `since` for a snapshot",
+        ));
+    }
+    let began = Instant::now();
+    let wait = params.wait.unwrap_or_default();
+    let (mut messages, mut found) = (BytesMut::new(), false);
+    loop {
+        for event in session.pass().await {
+            if let Event::Message { sub, message, .. } = event {
+                messages.put_slice(if found { b"," } else { b"" });
+                message.write_json(&sub, &mut messages);
+                found = true;
+            }
+        }
+        // half a snapshot, or a reset without its snapshot, is no answer
+        let complete = session.is_live();
+        if complete && (found || began.elapsed() >= wait) && (session.is_current() || messages.len() >= POLL_BYTES) {
+            break;
+        }
+        let deadline = began + if complete && !found { wait } else { wait.max(SNAPSHOT_WAIT) };
+        let more = tokio::select! {
+            more = tokio::time::timeout_at(deadline, session.wait()) => more.is_ok(),
+            () = app.stopping.cancelled() => false,
+        };
+        if !more {
+            if !complete {
+                return Err(Problem::unavailable("unavailable", "the rows could not be read in time, ask again"));
+            }
+            if !found || session.is_empty() {
+                break;
+            }
+        }
+    }
+    let position = session.position().map(|p| p.to_string());
+    let mut answer = if found { HttpResponse::Ok() } else { HttpResponse::NoContent() };
+    answer.insert_header(("Cache-Control", "no-store"));
+    if let Some(position) = &position {
+        answer.insert_header((POSITION, position.clone()));
+    }
+    if !found {
+        return Ok(answer.finish());
+    }
+    let head = format!("{{\"position\":{},\"messages\":[", serde_json::json!(position));
+    let mut body = BytesMut::with_capacity(head.len() + messages.len() + 2);
+    body.put_slice(head.as_bytes());
+    body.put_slice(&messages);
+    body.put_slice(b"]}");
+    answer.insert_header(("Content-Type", "application/json"));
+    Ok(answer.body(Bytes::from(body)))
+}
+
+/// Refuses a client that asks for another representation and nothing else.
+fn accepts(request: &HttpRequest, ours: &'static str) -> Result<(), Problem> {
+    let Some(accept) = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()) else { return Ok(()) };
+    let (family, _) = ours.split_once('/').unwrap_or((ours, ""));
+    let fits = |range: &str| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        range == "*/*" || range.eq_ignore_ascii_case(ours) || range == format!("{family}/*") || range.is_empty()
+    };
+    if accept.split(',').any(fits) {
+        return Ok(());
+    }
+    Err(Problem::new(406, "not-acceptable", format!("this address answers `{ours}`")))
+}

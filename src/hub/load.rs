@@ -1,0 +1,197 @@
+//! Reads a shape's rows and puts them into its ring as a snapshot at a tick.
+//!
+//! Must not know: SQL, transports. Invariant: changes are gathered from before the read until the snapshot stands in
+//! the ring, without a gap; at most one read per shape runs.
+
+use super::gather::{Gather, Rows};
+use super::ring::{Audience, Entry, EntryKind};
+use super::{Hub, Loaded, ResetReason, Shape, SourceError};
+use crate::change::{Position, Tick};
+use crate::wire::{Message, message};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Rounds of bringing rows forward outside the shape's lock before it is done inside. Each round is shorter than the
+/// one before; what is left then is a few changes.
+const ROUNDS: u32 = 6;
+
+/// Reads that may fail in a row with an error that a retry may cure, a second apart at most.
+const TRIES: u32 = 30;
+
+impl Hub {
+    /// Starts reading a snapshot for `shape`, if nobody does already.
+    pub(super) fn load(&self, shape: &Arc<Shape>, audience: Audience) {
+        {
+            let mut state = shape.lock();
+            if state.gather.is_some() || state.closed.is_some() {
+                return;
+            }
+            state.gather = Some(Gather::default());
+        }
+        let load = Load {
+            shape: shape.clone(),
+            audience,
+            source: self.source.clone(),
+            reads: self.reads.clone(),
+            head: self.head(),
+            gather_bytes: self.options.gather_bytes,
+        };
+        self.tasks.spawn("snapshot", load.run());
+    }
+}
+
+struct Load {
+    shape: Arc<Shape>,
+    audience: Audience,
+    source: Arc<dyn super::Source>,
+    reads: Arc<tokio::sync::Semaphore>,
+    head: tokio::sync::watch::Receiver<Option<Tick>>,
+    gather_bytes: usize,
+}
+
+enum Outcome {
+    Done,
+    /// The table was emptied or rewritten while it was read.
+    ReadAgain,
+}
+
+impl Load {
+    async fn run(mut self) {
+        let mut pause = Duration::from_millis(50);
+        let mut tries = 0;
+        loop {
+            match self.attempt().await {
+                Ok(Outcome::Done) => break,
+                Ok(Outcome::ReadAgain) => continue,
+                Err(error) => {
+                    tries += 1;
+                    let wanted = self.shape.lock().subscribers() > 0;
+                    if !error.retry || tries >= TRIES || !wanted {
+                        self.give_up(&error);
+                        break;
+                    }
+                    tracing::warn!(table = %self.shape.spec.table.wire_name(), %error, "snapshot failed, will be tried again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+        self.shape.wake();
+    }
+
+    async fn attempt(&mut self) -> Result<Outcome, SourceError> {
+        let loaded = {
+            let _turn = self.reads.acquire().await;
+            // from here on every change is either in the rows or gathered
+            self.shape.lock().gather = Some(Gather::default());
+            self.source.snapshot(self.shape.spec.clone()).await?
+        };
+        let Loaded { rows, join } = loaded;
+        let mut rows = Rows::new(rows);
+        for round in 1.. {
+            let head = self.head_reaching(|head| join.reached(head)).await?;
+            let (changes, spoiled) = {
+                let mut state = self.shape.lock();
+                if state.closed.is_some() {
+                    state.gather = None;
+                    return Ok(Outcome::Done);
+                }
+                match &mut state.gather {
+                    Some(gather) => (gather.take(), gather.is_spoiled()),
+                    None => return Ok(Outcome::Done),
+                }
+            };
+            if spoiled {
+                return Ok(Outcome::ReadAgain);
+            }
+            rows.bring_forward(changes);
+            let messages = self.encode(&rows, head.position);
+            if self.finish(&mut rows, messages, head.position, round >= ROUNDS) {
+                return Ok(Outcome::Done);
+            }
+            self.check_gathered()?;
+            // a tick reached the shape that the head does not show yet
+            let newest = self.shape.lock().ring.newest_tick();
+            self.head_reaching(|head| head.position.tick >= newest).await?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn encode(&self, rows: &Rows, at: Position) -> Arc<[Message]> {
+        message::snapshot(&self.shape.spec.table.wire_name(), at, rows.iter())
+    }
+
+    /// Puts the snapshot into the ring, if nothing was published since its rows were brought to `at`; or, by force,
+    /// brings it to where the shape is while publishers wait.
+    fn finish(&self, rows: &mut Rows, messages: Arc<[Message]>, at: Position, force: bool) -> bool {
+        let mut state = self.shape.lock();
+        let Some(gather) = &mut state.gather else { return true };
+        if gather.is_spoiled() {
+            return false;
+        }
+        let newest = gather.newest();
+        let ahead = newest.is_some_and(|newest| newest.tick > at.tick);
+        let (at, messages) = if gather.is_empty() && !ahead {
+            (at, messages)
+        } else if force {
+            let at = newest.filter(|newest| newest.tick > at.tick).unwrap_or(at);
+            rows.bring_forward(gather.take());
+            (at, self.encode(rows, at))
+        } else {
+            return false;
+        };
+        // a reset that nobody else will end makes the snapshot everybody's
+        let audience = if state.resetting { Audience::All } else { self.audience };
+        state.gather = None;
+        state.resetting = false;
+        state.snapshot_at = Some(Instant::now());
+        state.ring.push(Entry { kind: EntryKind::Snapshot(audience), position: at, messages });
+        true
+    }
+
+    fn check_gathered(&self) -> Result<(), SourceError> {
+        let held = self.shape.lock().gather.as_ref().map_or(0, Gather::bytes);
+        if held > self.gather_bytes {
+            return Err(SourceError {
+                code: "snapshot-too-busy",
+                detail: "the table changes faster than its snapshot can be read; narrow the filter".to_owned(),
+                retry: true,
+            });
+        }
+        Ok(())
+    }
+
+    async fn head_reaching(&mut self, enough: impl Fn(&Tick) -> bool) -> Result<Tick, SourceError> {
+        let gone = || SourceError { code: "shutting-down", detail: "the gateway is shutting down".to_owned(), retry: false };
+        loop {
+            let waited = {
+                let head = self.head.wait_for(|head| head.as_ref().is_some_and(&enough));
+                tokio::time::timeout(Duration::from_secs(1), head).await.map(|head| head.ok().and_then(|h| h.clone()))
+            };
+            match waited {
+                Ok(head) => return head.ok_or_else(gone),
+                // no tick for a second: the database may be away. What was gathered stays bounded meanwhile.
+                Err(_) => self.check_gathered()?,
+            }
+        }
+    }
+
+    fn give_up(&self, error: &SourceError) {
+        tracing::warn!(table = %self.shape.spec.table.wire_name(), %error, "snapshot given up");
+        let resetting = {
+            let mut state = self.shape.lock();
+            state.gather = None;
+            // tried again a period later, not at once
+            state.snapshot_at = Some(Instant::now());
+            state.resetting
+        };
+        if resetting {
+            // live subscribers hold nothing: only asking anew can help them
+            self.shape.close(ResetReason::Bulk);
+        }
+        self.shape.push_problem(message::problem(serde_json::json!({
+            "problem": { "type": format!("/problems/{}", error.code), "title": "the subscription cannot be served",
+                "status": 503, "code": error.code, "detail": error.detail }
+        })));
+    }
+}

@@ -1,0 +1,275 @@
+//! The hub: shapes, what each tick means to them, and who to wake.
+//!
+//! Must not know: transports, SQL. Invariants: the hub never waits for a subscriber; a shape that is registered is
+//! told every tick after its floor; the head moves only after every shape has its part of the tick, so nobody who
+//! looks at the head and then at a ring can miss something in between.
+
+mod gather;
+mod load;
+pub mod ring;
+mod shape;
+mod source;
+mod subscription;
+
+pub use shape::{ResetReason, Shape, Spec};
+pub use source::{Join, Loaded, Missed, Source, SourceError};
+pub use subscription::{Piece, PieceKind, Start, Subscription};
+
+use crate::change::{Batch, Position, Table, Tick};
+use crate::tasks::Tasks;
+use shape::SpecKey;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, watch};
+
+/// How many past positions are known without asking the database. At 200 ticks/s half a minute: longer than a
+/// client needs to reconnect.
+const KNOWN_POSITIONS: usize = 8192;
+
+/// How long a shape outlives its last subscriber, so that a reload of the page or a restart of a proxy finds the
+/// ring warm.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// How long a snapshot in the ring serves newcomers. Long enough for a storm of them, short enough that its memory
+/// is soon given back and that newcomers regularly get rows fresh from the table.
+const SNAPSHOT_SHARED: Duration = Duration::from_secs(5);
+
+/// Sizes of the hub.
+#[derive(Clone, Copy, Debug)]
+pub struct HubOptions {
+    /// Bytes of changes kept per shape for subscribers that fell behind or come back.
+    pub ring_bytes: usize,
+    /// Snapshots read at a time; the rest wait.
+    pub snapshot_reads: usize,
+    /// Bytes of changes gathered while one snapshot is read, above which the read is given up.
+    pub gather_bytes: usize,
+}
+
+/// The watched tables by name and by oid.
+#[derive(Clone, Debug, Default)]
+pub struct Tables(HashMap<u32, Arc<Table>>);
+
+impl Tables {
+    /// From the catalog.
+    #[must_use]
+    pub fn new(tables: impl IntoIterator<Item = Table>) -> Tables {
+        Tables(tables.into_iter().map(|t| (t.relid, Arc::new(t))).collect())
+    }
+
+    /// By oid.
+    #[must_use]
+    pub fn get(&self, relid: u32) -> Option<&Arc<Table>> {
+        self.0.get(&relid)
+    }
+
+    /// By the name a client uses: `schema.table`, or `table` for the one in `public` or else the only one of that
+    /// name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Table>> {
+        if let Some(table) = self.0.values().find(|t| t.wire_name() == name || format!("{}.{}", t.schema, t.name) == name) {
+            return Some(table);
+        }
+        let mut same = self.0.values().filter(|t| t.name == name);
+        same.next().filter(|_| same.next().is_none())
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.0.values()
+    }
+}
+
+/// See the module.
+pub struct Hub {
+    source: Arc<dyn Source>,
+    options: HubOptions,
+    tasks: Tasks,
+    reads: Arc<Semaphore>,
+    head: watch::Sender<Option<Tick>>,
+    /// Held while a list of shapes is taken or changed, not while they are matched; never across an await.
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tables: Arc<Tables>,
+    shapes: HashMap<SpecKey, Arc<Shape>>,
+    /// The tick whose list of shapes was taken last: a shape registered now is told the ticks after it.
+    listed: Option<Tick>,
+    known: VecDeque<Position>,
+    /// When the database last confirmed that the head is all there is.
+    confirmed: Option<Instant>,
+}
+
+impl Hub {
+    /// A hub without a head: subscriptions wait until the feed sets one.
+    #[must_use]
+    pub fn new(source: Arc<dyn Source>, options: HubOptions, tasks: Tasks) -> Arc<Hub> {
+        let hub = Arc::new(Hub {
+            source,
+            options,
+            tasks: tasks.clone(),
+            reads: Arc::new(Semaphore::new(options.snapshot_reads)),
+            head: watch::Sender::new(None),
+            inner: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&hub);
+        tasks.spawn("hub housekeeping", async move {
+            let mut every = tokio::time::interval(Duration::from_secs(1));
+            every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                every.tick().await;
+                let Some(hub) = weak.upgrade() else { return };
+                hub.housekeeping();
+            }
+        });
+        hub
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest tick that is published, and changes of it.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<Option<Tick>> {
+        self.head.subscribe()
+    }
+
+    /// The newest tick's position.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.head.borrow().as_ref().map(|t| t.position)
+    }
+
+    /// The tables clients may name.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        self.inner().tables.clone()
+    }
+
+    /// At most this long ago the head was all there is.
+    #[must_use]
+    pub fn lag(&self) -> Option<Duration> {
+        self.inner().confirmed.map(|at| at.elapsed())
+    }
+
+    /// The database confirmed that nothing lies after the head.
+    pub fn confirm(&self) {
+        self.inner().confirmed = Some(Instant::now());
+    }
+
+    /// Begins at `tick`, or begins again when the history is another one or what lies between is gone: whoever is
+    /// subscribed is reset.
+    pub fn begin(&self, tick: Tick) {
+        let shapes: Vec<Arc<Shape>> = {
+            let mut inner = self.inner();
+            inner.known.clear();
+            inner.known.push_back(tick.position);
+            inner.listed = Some(tick.clone());
+            inner.shapes.drain().map(|(_, shape)| shape).collect()
+        };
+        self.head.send_replace(Some(tick));
+        for shape in shapes {
+            shape.close(ResetReason::Expired);
+        }
+    }
+
+    /// Publishes a batch. The only way the live position moves.
+    pub fn apply(&self, batch: &Batch) {
+        let tick = &batch.to;
+        let shapes: Vec<Arc<Shape>> = {
+            let mut inner = self.inner();
+            inner.listed = Some(tick.clone());
+            inner.known.push_back(tick.position);
+            if inner.known.len() > KNOWN_POSITIONS {
+                inner.known.pop_front();
+            }
+            inner.shapes.values().filter(|s| batch.tables.contains_key(&s.spec.table.relid)).cloned().collect()
+        };
+        let touched: Vec<(Arc<Shape>, bool)> = shapes
+            .into_iter()
+            .filter_map(|shape| {
+                let part = batch.tables.get(&shape.spec.table.relid)?;
+                let wake = shape.publish(tick, part);
+                Some((shape, wake))
+            })
+            .collect();
+        self.head.send_replace(Some(tick.clone()));
+        for (shape, wake) in touched {
+            if wake {
+                shape.wake();
+            }
+            if shape.lock().resetting {
+                self.load(&shape, ring::Audience::All);
+            }
+        }
+    }
+
+    /// The catalog as it is now. Shapes of tables that changed or went are closed.
+    pub fn set_tables(&self, tables: Tables) {
+        let tables = Arc::new(tables);
+        let closed: Vec<Arc<Shape>> = {
+            let mut inner = self.inner();
+            inner.tables = tables.clone();
+            let same = |shape: &Shape| {
+                tables.get(shape.spec.table.relid).is_some_and(|t| t.fingerprint == shape.spec.table.fingerprint)
+            };
+            let gone: Vec<SpecKey> = inner.shapes.iter().filter(|(_, s)| !same(s)).map(|(k, _)| k.clone()).collect();
+            gone.iter().filter_map(|key| inner.shapes.remove(key)).collect()
+        };
+        for shape in closed {
+            shape.close(ResetReason::Schema);
+        }
+    }
+
+    /// The shape of `spec`, registered, and the tick up to which it must be brought by other means. None before the
+    /// first tick, and when the table is another one since `spec` was made.
+    fn shape(&self, spec: Spec) -> Option<(Arc<Shape>, Tick)> {
+        let mut inner = self.inner();
+        let listed = inner.listed.clone()?;
+        inner.tables.get(spec.table.relid).filter(|t| t.fingerprint == spec.table.fingerprint)?;
+        let shape = inner
+            .shapes
+            .entry(spec.key())
+            .or_insert_with(|| Arc::new(Shape::new(spec, listed.position.tick, self.options.ring_bytes)))
+            .clone();
+        Some((shape, listed))
+    }
+
+    /// Is this a position of our own recent past?
+    fn knows(&self, position: Position) -> bool {
+        let inner = self.inner();
+        inner.known.binary_search_by_key(&position.tick, |p| p.tick).is_ok_and(|i| inner.known[i] == position)
+    }
+
+    fn housekeeping(self: &Arc<Self>) {
+        let (tables, shapes): (Arc<Tables>, Vec<Arc<Shape>>) = {
+            let mut inner = self.inner();
+            inner.shapes.retain(|_, shape| shape.lock().idle_since.is_none_or(|at| at.elapsed() < LINGER));
+            (inner.tables.clone(), inner.shapes.values().cloned().collect())
+        };
+        for shape in shapes {
+            let period = tables.get(shape.spec.table.relid).map_or(Duration::ZERO, |t| t.snapshot_every);
+            let due = {
+                let mut state = shape.lock();
+                // a snapshot serves newcomers for a short time; its memory is given back after
+                if state.snapshot_at.is_some_and(|at| at.elapsed() > SNAPSHOT_SHARED) {
+                    state.ring.drop_snapshots();
+                }
+                !period.is_zero() && state.subscribers() > 0 && state.snapshot_at.is_some_and(|at| at.elapsed() >= period)
+            };
+            if due {
+                self.load(&shape, ring::Audience::All);
+            }
+        }
+    }
+
+    /// How many shapes and subscriptions there are.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize) {
+        let inner = self.inner();
+        (inner.shapes.len(), inner.shapes.values().map(|s| s.lock().subscribers()).sum())
+    }
+}

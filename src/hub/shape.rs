@@ -1,0 +1,255 @@
+//! One shape: a table, a filter and a choice of columns, shared by all who ask for the same.
+//!
+//! Must not know: transports, SQL. Invariant: after a tick is published, the shape's ring holds what that tick means
+//! to the shape, and whoever gathers rows for a snapshot holds it too.
+
+use super::gather::Gather;
+use super::ring::{Entry, EntryKind, Ring};
+use crate::change::{Net, Reload, Table, TableBatch, Tick};
+use crate::filter::{Filter, Image};
+use crate::wire::{Message, Projection, WireOp, WireRow, message};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// What a subscriber asks for.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The table as the catalog knew it when the request was read.
+    pub table: Arc<Table>,
+    /// Which rows.
+    pub filter: Filter,
+    /// Which columns.
+    pub projection: Projection,
+}
+
+/// Two requests with one key share a shape.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SpecKey {
+    relid: u32,
+    fingerprint: String,
+    filter: String,
+    projection: Projection,
+}
+
+impl Spec {
+    /// The key under which it is shared.
+    #[must_use]
+    pub fn key(&self) -> SpecKey {
+        SpecKey {
+            relid: self.table.relid,
+            fingerprint: self.table.fingerprint.clone(),
+            filter: self.filter.canonical().to_owned(),
+            projection: self.projection.clone(),
+        }
+    }
+
+    /// What net changes mean to who holds this shape's rows. The image of the row before decides whether it was
+    /// held, the image after whether it is.
+    #[must_use]
+    pub fn select(&self, nets: &[Net]) -> Vec<(WireOp, WireRow)> {
+        nets.iter().filter_map(|net| self.select_one(net)).collect()
+    }
+
+    fn select_one(&self, net: &Net) -> Option<(WireOp, WireRow)> {
+        let was = net.before.as_ref().is_some_and(|json| self.holds(json));
+        let row = net.after.as_ref().and_then(|json| self.project(json));
+        let op = match (was, row.is_some()) {
+            (true, true) => WireOp::Update,
+            (false, true) => WireOp::Insert,
+            (true, false) => WireOp::Delete,
+            (false, false) => return None,
+        };
+        Some((op, WireRow { key: net.key.clone(), version: net.version, row }))
+    }
+
+    fn holds(&self, json: &Bytes) -> bool {
+        self.filter.is_everything() || Image::parse(json).is_ok_and(|image| self.filter.matches(&image))
+    }
+
+    /// The row as sent, if it is in the shape.
+    fn project(&self, json: &Bytes) -> Option<Bytes> {
+        if self.filter.is_everything() && self.projection.is_whole() {
+            return Some(json.clone());
+        }
+        let image = Image::parse(json).ok()?;
+        self.filter.matches(&image).then(|| self.projection.apply(json, &image))
+    }
+
+    /// A row read from the table, which the database has filtered already.
+    #[must_use]
+    pub fn project_read(&self, json: &Bytes) -> Bytes {
+        if self.projection.is_whole() {
+            return json.clone();
+        }
+        Image::parse(json).map_or_else(|_| json.clone(), |image| self.projection.apply(json, &image))
+    }
+}
+
+/// Why everything held for a subscription is worthless. Label of `reset` messages and of the metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ResetReason {
+    /// TRUNCATE emptied the table.
+    Truncated,
+    /// A bulk statement, or more changes than are kept.
+    Bulk,
+    /// Columns, key or settings of the table changed.
+    Schema,
+    /// The position is unknown or older than what is retained.
+    Expired,
+    /// The subscriber fell behind what is kept for it.
+    Slow,
+}
+
+impl ResetReason {
+    /// The `reason` on the wire.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            ResetReason::Truncated => "truncated",
+            ResetReason::Bulk => "bulk",
+            ResetReason::Schema => "schema-changed",
+            ResetReason::Expired => "position-expired",
+            ResetReason::Slow => "slow",
+        }
+    }
+}
+
+/// A shape that somebody subscribes to, or did a moment ago.
+#[derive(Debug)]
+pub struct Shape {
+    /// What it selects.
+    pub spec: Spec,
+    /// Short critical sections only, never across an await: the publisher takes it for every tick that touches the
+    /// table.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) ring: Ring,
+    /// Set while a snapshot is being read: every change since, by key.
+    pub(super) gather: Option<Gather>,
+    /// A reset was told and its snapshot is not here yet: changes go to `gather` alone, as nobody holds rows to
+    /// apply them to.
+    pub(super) resetting: bool,
+    /// The ground under the shape changed: it gets no more ticks, subscribers must ask anew.
+    pub(super) closed: Option<ResetReason>,
+    /// Woken after the ring grew or the shape was closed.
+    wakers: HashMap<u64, Arc<Notify>>,
+    next_waker: u64,
+    /// When the last snapshot was put into the ring.
+    pub(super) snapshot_at: Option<Instant>,
+    /// When the last subscriber left.
+    pub(super) idle_since: Option<Instant>,
+}
+
+impl Shape {
+    /// A shape that is told every tick after `floor`.
+    pub(super) fn new(spec: Spec, floor: i64, ring_bytes: usize) -> Shape {
+        Shape {
+            spec,
+            state: Mutex::new(State {
+                ring: Ring::new(floor, ring_bytes),
+                gather: None,
+                resetting: false,
+                closed: None,
+                wakers: HashMap::new(),
+                next_waker: 0,
+                snapshot_at: None,
+                idle_since: Some(Instant::now()),
+            }),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // a panic while holding it is a bug that already took the task down; the ring itself is whole
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one tick. True when there is something to wake subscribers for.
+    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> bool {
+        let nets = match part {
+            TableBatch::Reload(reason) => {
+                self.reset(tick, match reason {
+                    Reload::Truncated => ResetReason::Truncated,
+                    Reload::Requested | Reload::Overflow => ResetReason::Bulk,
+                });
+                return true;
+            }
+            TableBatch::Changes(nets) => nets,
+        };
+        let rows = self.spec.select(nets);
+        if rows.is_empty() {
+            return false;
+        }
+        // encoded before the lock is taken: subscribers read under it
+        let messages = message::changes(&self.spec.table.wire_name(), tick, &rows);
+        let mut state = self.lock();
+        if let Some(gather) = &mut state.gather {
+            gather.add(tick.position, rows.into_iter().map(|(_, row)| row));
+        }
+        if state.resetting {
+            return false;
+        }
+        state.ring.push(Entry { kind: EntryKind::Changes, position: tick.position, messages });
+        true
+    }
+
+    fn reset(&self, tick: &Tick, reason: ResetReason) {
+        let messages = message::reset(&self.spec.table.wire_name(), reason.label());
+        let mut state = self.lock();
+        state.ring.push(Entry { kind: EntryKind::Reset, position: tick.position, messages });
+        state.resetting = true;
+        if let Some(gather) = &mut state.gather {
+            // what is being read may lie before the reload: it must be read again
+            gather.spoil();
+        }
+    }
+
+    /// Ends the shape: its subscribers ask anew and find the table as it is now.
+    pub(super) fn close(&self, reason: ResetReason) {
+        self.lock().closed = Some(reason);
+        self.wake();
+    }
+
+    /// Puts an entry that is no tick of the table (a problem) at the end of the ring.
+    pub(super) fn push_problem(&self, messages: Arc<[Message]>) {
+        let mut state = self.lock();
+        let position = crate::change::Position { tick: state.ring.newest_tick(), nonce: 0 };
+        state.ring.push(Entry { kind: EntryKind::Problem, position, messages });
+    }
+
+    pub(super) fn wake(&self) {
+        // wake after unlocking: the woken take the same lock
+        let wakers: Vec<Arc<Notify>> = self.lock().wakers.values().cloned().collect();
+        for waker in wakers {
+            waker.notify_one();
+        }
+    }
+
+    pub(super) fn register(&self, waker: Arc<Notify>) -> u64 {
+        let mut state = self.lock();
+        let id = state.next_waker;
+        state.next_waker += 1;
+        state.wakers.insert(id, waker);
+        state.idle_since = None;
+        id
+    }
+
+    pub(super) fn unregister(&self, id: u64) {
+        let mut state = self.lock();
+        state.wakers.remove(&id);
+        if state.wakers.is_empty() {
+            state.idle_since = Some(Instant::now());
+        }
+    }
+}
+
+impl State {
+    pub(super) fn subscribers(&self) -> usize {
+        self.wakers.len()
+    }
+}

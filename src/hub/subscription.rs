@@ -1,0 +1,250 @@
+//! One subscriber's cursor into a shape's ring.
+//!
+//! Must not know: transports, SQL. Invariant: register first, read second: the shape is told every tick after its
+//! floor before anything is read to bring the subscriber up to there.
+
+use super::ring::{Audience, Entry, EntryKind};
+use super::{Hub, Missed, ResetReason, Shape, SourceError, Spec};
+use crate::change::{Position, TableBatch, Tick};
+use crate::wire::{Message, message};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long a position that another gateway published already may take to arrive here.
+const AHEAD_WAIT: Duration = Duration::from_secs(5);
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With all rows.
+    Snapshot,
+    /// With what happens from now on.
+    Now,
+    /// With what happened after this position.
+    After(Position),
+}
+
+/// What a piece of the stream is to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PieceKind {
+    /// Changes or a snapshot.
+    Data,
+    /// A reset; the subscription is not live until its snapshot came.
+    Reset(ResetReason),
+    /// The subscription is over.
+    Problem,
+}
+
+/// Messages of one tick for one subscription.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The tick.
+    pub position: Position,
+    /// What it is.
+    pub kind: PieceKind,
+    /// The messages.
+    pub messages: Arc<[Message]>,
+}
+
+/// A subscription. Dropping it unsubscribes.
+pub struct Subscription {
+    hub: Arc<Hub>,
+    shape: Arc<Shape>,
+    waker: u64,
+    cursor: u64,
+    /// Waits for a snapshot; changes mean nothing to it before.
+    joining: bool,
+    /// Read from the database when the subscription began: comes before the ring.
+    backlog: Option<Piece>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.shape.unregister(self.waker);
+    }
+}
+
+impl Hub {
+    /// Subscribes. None when the table changed since `spec` was made: make a new one.
+    ///
+    /// `waker` is told whenever [`Subscription::collect`] may have something new.
+    ///
+    /// # Errors
+    /// The database could not be read.
+    pub async fn subscribe(
+        self: &Arc<Self>,
+        spec: Spec,
+        start: Start,
+        waker: Arc<Notify>,
+    ) -> Result<Option<Subscription>, SourceError> {
+        let Some((shape, listed)) = self.shape(spec) else { return Ok(None) };
+        let waker = shape.register(waker);
+        let mut sub = Subscription { hub: self.clone(), shape, waker, cursor: 0, joining: false, backlog: None };
+        match start {
+            Start::Snapshot => sub.join(),
+            Start::Now => sub.follow(listed.position.tick),
+            Start::After(position) => sub.resume(position, listed).await?,
+        }
+        Ok(Some(sub))
+    }
+}
+
+impl Subscription {
+    /// Waits for the next snapshot, or takes the one that stands in the ring.
+    fn join(&mut self) {
+        self.joining = true;
+        let usable = {
+            let state = self.shape.lock();
+            let usable = state.ring.usable_snapshot();
+            self.cursor = usable.unwrap_or_else(|| state.ring.end());
+            usable
+        };
+        if usable.is_none() {
+            self.hub.load(&self.shape, Audience::Joining);
+        }
+    }
+
+    /// Continues after `tick`; with a reset when the ring does not reach back that far.
+    fn follow(&mut self, tick: i64) {
+        let after = self.shape.lock().ring.after(tick);
+        let Some(cursor) = after else {
+            self.reset(ResetReason::Slow);
+            return;
+        };
+        self.cursor = cursor;
+    }
+
+    async fn resume(&mut self, position: Position, listed: Tick) -> Result<(), SourceError> {
+        let mut head = self.hub.head();
+        let there = head.wait_for(|head| head.as_ref().is_some_and(|t| t.position.tick >= position.tick));
+        // an unknown position of the future is found out below
+        let _ = tokio::time::timeout(AHEAD_WAIT, there).await;
+        if self.hub.knows(position) {
+            let cursor = self.shape.lock().ring.after(position.tick);
+            if let Some(cursor) = cursor {
+                self.cursor = cursor;
+                return Ok(());
+            }
+        }
+        let floor = self.shape.lock().ring.floor();
+        let batch = match self.hub.source.missed(position, floor, listed).await? {
+            Missed::Batch(batch) => batch,
+            Missed::Unknown => {
+                self.reset(ResetReason::Expired);
+                return Ok(());
+            }
+        };
+        let spec = &self.shape.spec;
+        match batch.tables.get(&spec.table.relid) {
+            Some(TableBatch::Reload(_)) => self.reset(ResetReason::Bulk),
+            part => {
+                if let Some(TableBatch::Changes(nets)) = part {
+                    let rows = spec.select(nets);
+                    if !rows.is_empty() {
+                        let messages = message::changes(&spec.table.wire_name(), &batch.to, &rows);
+                        self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });
+                    }
+                }
+                self.follow(batch.to.position.tick);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the subscriber to forget what it holds, and waits for a snapshot.
+    fn reset(&mut self, reason: ResetReason) {
+        self.join();
+        let tick = self.shape.lock().ring.floor();
+        self.backlog = Some(Piece {
+            position: Position { tick, nonce: 0 },
+            kind: PieceKind::Reset(reason),
+            messages: message::reset(&self.shape.spec.table.wire_name(), reason.label()),
+        });
+    }
+
+    /// Holds the subscriber everything up to the head?
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.joining && self.backlog.is_none()
+    }
+
+    /// Was the position it was to continue from unknown?
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|piece| piece.kind == PieceKind::Reset(ResetReason::Expired))
+    }
+
+    /// Why the subscription must be made anew, if it must.
+    #[must_use]
+    pub fn closed(&self) -> Option<ResetReason> {
+        self.shape.lock().closed
+    }
+
+    /// The tick up to which about `budget` bytes wait, at most `head`.
+    #[must_use]
+    pub fn limit(&self, head: i64, budget: usize) -> i64 {
+        let state = self.shape.lock();
+        let Some(entries) = state.ring.from(self.cursor) else { return head };
+        let (mut bytes, mut reached) = (0, None);
+        for (_, entry) in entries.take_while(|(_, e)| e.position.tick <= head) {
+            // whole ticks only: entries of one tick (changes, then a snapshot) stay together
+            if bytes >= budget && reached != Some(entry.position.tick) {
+                return reached.unwrap_or(head);
+            }
+            bytes += entry.messages.iter().map(Message::bytes).sum::<usize>();
+            reached = Some(entry.position.tick);
+        }
+        head
+    }
+
+    /// Takes everything up to tick `limit`.
+    pub fn collect(&mut self, limit: i64, out: &mut Vec<Piece>) {
+        if self.backlog.as_ref().is_some_and(|piece| piece.position.tick <= limit) {
+            out.extend(self.backlog.take());
+        }
+        let mut load = false;
+        let fell_off = {
+            let state = self.shape.lock();
+            match state.ring.from(self.cursor) {
+                None => true,
+                Some(entries) => {
+                    for (seq, entry) in entries.take_while(|(_, e)| e.position.tick <= limit) {
+                        self.cursor = seq + 1;
+                        let (joining, piece) = step(self.joining, entry);
+                        self.joining = joining;
+                        out.extend(piece);
+                    }
+                    load = self.joining && state.gather.is_none() && state.ring.end() == self.cursor;
+                    false
+                }
+            }
+        };
+        if fell_off {
+            self.reset(ResetReason::Slow);
+            out.extend(self.backlog.take());
+        } else if load {
+            // the snapshot it waited for was given back before it came by
+            self.join();
+        }
+    }
+}
+
+/// What an entry means to a subscriber that waits for a snapshot, or does not: whether it waits afterwards, and what
+/// it is told.
+fn step(joining: bool, entry: &Entry) -> (bool, Option<Piece>) {
+    let piece = |kind| Some(Piece { position: entry.position, kind, messages: entry.messages.clone() });
+    match (entry.kind, joining) {
+        (EntryKind::Changes, true) | (EntryKind::Reset, true) => (true, None),
+        (EntryKind::Changes, false) => (false, piece(PieceKind::Data)),
+        (EntryKind::Snapshot(_), true) if entry.messages.is_empty() => (true, None),
+        (EntryKind::Snapshot(_), true) => (false, piece(PieceKind::Data)),
+        (EntryKind::Snapshot(Audience::Joining), false) => (false, None),
+        // given back already: this subscriber is late with a repair it does not need
+        (EntryKind::Snapshot(Audience::All), false) if entry.messages.is_empty() => (false, None),
+        (EntryKind::Snapshot(Audience::All), false) => (false, piece(PieceKind::Data)),
+        (EntryKind::Reset, false) => (true, piece(PieceKind::Reset(ResetReason::Bulk))),
+        (EntryKind::Problem, true) => (true, piece(PieceKind::Problem)),
+        (EntryKind::Problem, false) => (false, None),
+    }
+}

@@ -1,0 +1,223 @@
+//! The range read: every log row between two ticks, folded.
+//!
+//! Invariant: what is returned is complete or marked as a reload; memory is bounded however much happened.
+
+use super::statements::Statements;
+use super::{PgError, queries};
+use crate::change::{Batch, Key, Net, Op, Position, Reload, RowChange, Snapshot, TableBatch, Tick, fold, one_line};
+use crate::hub::Tables;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{Client, NoTls, Row, RowStream, Transaction};
+
+/// Begins a transaction that reads the log: rotation cannot empty a table under it, so a tick that exists inside it
+/// has its whole range. `enable_seqscan`: the log is never analyzed, and without statistics a large range looks as
+/// if a sequential scan were right.
+const BEGIN_READING: &str = "lock table rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; \
+     set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off";
+
+/// The raw text of a `json` value, on one line.
+pub(super) struct Json(pub(super) Bytes);
+
+impl<'a> FromSql<'a> for Json {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Json(one_line(raw)))
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSON
+    }
+}
+
+/// Answer to a range read.
+pub enum Range {
+    /// The changes.
+    Batch(Batch),
+    /// `from` is not known or no longer covered by the log.
+    Unknown,
+}
+
+/// Reads everything after `from` up to `to`. `budget` is the bytes of images kept; a table whose changes exceed what
+/// is left of it becomes a reload and the rest is read again without it.
+///
+/// # Errors
+/// The connection broke; the caller opens another.
+pub async fn read_range(
+    client: &mut Client,
+    prepared: Option<&Statements>,
+    tables: &Tables,
+    from: Position,
+    to: &Tick,
+    budget: usize,
+) -> Result<Range, PgError> {
+    let mut overflowed: Vec<u32> = Vec::new();
+    loop {
+        let cancel = client.cancel_token();
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(BEGIN_READING).await?;
+        let Some(snap) = snapshot_of(&transaction, prepared, from).await? else { return Ok(Range::Unknown) };
+        let rows = stream(&transaction, prepared, &snap, to, &overflowed).await?;
+        let read = collect(rows, tables, budget).await?;
+        match read {
+            Collected::All { tables, bad_rows } => {
+                transaction.commit().await?;
+                let mut tables = tables;
+                tables.extend(overflowed.into_iter().map(|relid| (relid, TableBatch::Reload(Reload::Overflow))));
+                return Ok(Range::Batch(Batch { from, to: to.clone(), tables, bad_rows }));
+            }
+            Collected::Overflow(relid) => {
+                // the rest of the result would be sent to the end otherwise
+                let _ = cancel.cancel_query(NoTls).await;
+                let _ = transaction.rollback().await;
+                tracing::warn!(relid, "more changes of one table than are kept in memory: its subscribers are reset");
+                overflowed.push(relid);
+            }
+        }
+    }
+}
+
+async fn snapshot_of(
+    transaction: &Transaction<'_>,
+    prepared: Option<&Statements>,
+    position: Position,
+) -> Result<Option<String>, PgError> {
+    #[expect(clippy::cast_possible_wrap, reason = "24 bits")]
+    let nonce = position.nonce as i32;
+    let rows = match prepared {
+        Some(statements) => transaction.query(&statements.tick_by_id, &[&position.tick, &nonce]).await?,
+        None => transaction.query_typed(queries::TICK_BY_ID, &[(&position.tick, Type::INT8), (&nonce, Type::INT4)]).await?,
+    };
+    rows.first().map(|row| row.try_get("snap").map_err(PgError::from)).transpose()
+}
+
+enum Collected {
+    All { tables: HashMap<u32, TableBatch>, bad_rows: Vec<String> },
+    Overflow(u32),
+}
+
+/// One table's rows while they come in.
+#[derive(Default)]
+struct Incoming {
+    changes: Vec<RowChange>,
+    bytes: usize,
+    reload: Option<Reload>,
+}
+
+async fn stream(
+    transaction: &Transaction<'_>,
+    prepared: Option<&Statements>,
+    from: &str,
+    to: &Tick,
+    leave_out: &[u32],
+) -> Result<RowStream, PgError> {
+    let to = to.snap.to_string();
+    let params: [&(dyn ToSql + Sync); 3] = [&from, &to, &leave_out];
+    Ok(match prepared {
+        Some(statements) => transaction.query_raw(&statements.range, params).await?,
+        None => {
+            let types = [Type::TEXT, Type::TEXT, Type::OID_ARRAY];
+            transaction.query_typed_raw(queries::RANGE, params.into_iter().zip(types)).await?
+        }
+    })
+}
+
+async fn collect(rows: RowStream, known: &Tables, budget: usize) -> Result<Collected, PgError> {
+    let mut rows = pin!(rows);
+    let mut incoming: HashMap<u32, Incoming> = HashMap::new();
+    let (mut bytes, mut bad_rows) = (0, Vec::new());
+    while let Some(row) = rows.try_next().await? {
+        let relid: u32 = row.try_get("relid")?;
+        let table = incoming.entry(relid).or_default();
+        if table.reload.is_some() {
+            continue;
+        }
+        let composite = known.get(relid).is_some_and(|t| t.key.len() > 1);
+        match decode(&row, composite) {
+            Ok(Decoded::Change(change)) => {
+                let size = 160 + [&change.old, &change.new].into_iter().flatten().map(Bytes::len).sum::<usize>();
+                table.bytes += size;
+                bytes += size;
+                table.changes.push(change);
+            }
+            Ok(Decoded::Reload(reason)) => {
+                bytes -= table.bytes;
+                *table = Incoming { reload: Some(reason), ..Incoming::default() };
+            }
+            Err(why) => {
+                bad_rows.push(format!("table oid {relid}: {why}"));
+                bytes -= table.bytes;
+                *table = Incoming { reload: Some(Reload::Requested), ..Incoming::default() };
+            }
+        }
+        if bytes > budget {
+            let largest = incoming.iter().max_by_key(|(_, t)| t.bytes).map_or(relid, |(&relid, _)| relid);
+            return Ok(Collected::Overflow(largest));
+        }
+    }
+    let tables = incoming.into_iter().map(|(relid, table)| (relid, table.finish())).collect();
+    Ok(Collected::All { tables, bad_rows })
+}
+
+impl Incoming {
+    fn finish(self) -> TableBatch {
+        match self.reload {
+            Some(reason) => TableBatch::Reload(reason),
+            None => {
+                let nets: Vec<Net> = fold(self.changes);
+                TableBatch::Changes(nets)
+            }
+        }
+    }
+}
+
+enum Decoded {
+    Change(RowChange),
+    Reload(Reload),
+}
+
+fn decode(row: &Row, composite: bool) -> Result<Decoded, String> {
+    let read = |e: tokio_postgres::Error| e.to_string();
+    let code: &str = row.try_get("op").map_err(read)?;
+    let op = code.bytes().next().and_then(Op::from_code).ok_or_else(|| format!("unknown operation `{code}`"))?;
+    match op {
+        Op::Truncate => return Ok(Decoded::Reload(Reload::Truncated)),
+        Op::Reload => return Ok(Decoded::Reload(Reload::Requested)),
+        Op::Insert | Op::Update | Op::Delete => {}
+    }
+    let key: Option<&str> = row.try_get("key").map_err(read)?;
+    let image = |column: &str| row.try_get::<_, Option<Json>>(column).map(|json| json.map(|Json(bytes)| bytes)).map_err(read);
+    let change = RowChange {
+        key: Key::from_log(key.ok_or("a change without a key")?, composite),
+        version: row.try_get("version").map_err(read)?,
+        old_version: row.try_get("old_version").map_err(read)?,
+        old: image("old")?,
+        new: image("new")?,
+    };
+    let complete = match op {
+        Op::Insert => change.new.is_some() && change.old.is_none(),
+        Op::Update => change.new.is_some() && change.old.is_some() && change.old_version.is_some(),
+        _ => change.new.is_none() && change.old.is_some() && change.old_version.is_some(),
+    };
+    if complete { Ok(Decoded::Change(change)) } else { Err(format!("a change `{code}` with the wrong images")) }
+}
+
+/// Reads a tick from a row of `tick.sql`, `last_tick.sql`.
+///
+/// # Errors
+/// The row is not one of theirs.
+pub fn tick_from(row: &Row) -> Result<Tick, PgError> {
+    let nonce: i32 = row.try_get("nonce")?;
+    let snap: &str = row.try_get("snap")?;
+    let snap: Snapshot = snap.parse().map_err(|e| PgError::Unexpected(format!("{e}")))?;
+    let at: std::time::SystemTime = row.try_get("at")?;
+    let at = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(Tick {
+        position: Position { tick: row.try_get("id")?, nonce: u32::try_from(nonce).map_err(|e| PgError::Unexpected(e.to_string()))? },
+        snap: Arc::new(snap),
+        at_micros: i64::try_from(at.as_micros()).unwrap_or(i64::MAX),
+    })
+}

@@ -1,0 +1,334 @@
+//! Makes ticks (one leader) or follows them (everybody else), and feeds the hub.
+//!
+//! Must not know: subscribers. Invariants: only the ticker moves the live position; a tick is published only after
+//! it is durable; everybody, the leader too, reads a batch through the same range read.
+//!
+//! Leadership is a session advisory lock: it ends with the session, however the session ends. That two leaders at
+//! once do no harm rests on `prev_id` being unique, not on the lock.
+
+use super::log::{Range, read_range, tick_from};
+use super::statements::Statements;
+use super::{Backoff, PgError, Role, Status, catalog, connect, migrate, queries};
+use crate::change::{Reload, TableBatch, Tick};
+use crate::hub::Hub;
+use crate::pg::doorbell::{Bell, TICK};
+use crate::tasks::Tasks;
+use deadpool_postgres::Pool;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Config};
+
+/// How long writers stay mute after a tick without another. Three times [`LINGER`], so that the lease does not lapse
+/// between; short, because a killed leader leaves them mute for so long.
+const LEASE: Duration = Duration::from_millis(300);
+
+/// Polling goes on for so long after the last change before the bell is armed again: arming costs a transaction id.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// A transaction that read "quiet" may stay open for hours: then it is waited for at this pace.
+const ARMING_MAX: Duration = Duration::from_millis(250);
+
+/// A follower that sees changes pending and no tick for so long ends the leader's session.
+const LEADER_STUCK: Duration = Duration::from_secs(2);
+
+/// How often the catalog is compared, for changes of tables that fire no trigger.
+const CATALOG_EVERY: Duration = Duration::from_secs(3);
+
+/// How often the leader tries to rotate the log.
+const ROTATE_EVERY: Duration = Duration::from_secs(10);
+
+/// Settings of the ticker.
+#[derive(Clone, Debug)]
+pub struct TickerOptions {
+    /// Between two ticks under load.
+    pub tick_interval: Duration,
+    /// A look at the log although nothing rang: the staleness when every bell is lost.
+    pub safety_poll: Duration,
+    /// How long the log is kept.
+    pub retention: Duration,
+    /// Bytes of images one batch keeps in memory.
+    pub batch_bytes: usize,
+}
+
+/// See the module.
+pub struct Ticker {
+    /// The direct connection: leadership belongs to a session.
+    pub config: Config,
+    /// For what may take long: rotation.
+    pub pool: Pool,
+    /// Wake-ups.
+    pub bell: Arc<Bell>,
+    /// Who is fed.
+    pub hub: Arc<Hub>,
+    /// Where readiness is told.
+    pub status: Arc<Status>,
+    /// Where connections are driven.
+    pub tasks: Tasks,
+    /// Settings.
+    pub options: TickerOptions,
+}
+
+impl Ticker {
+    /// Runs until the schema is found to be one this program cannot serve; returns why.
+    pub async fn run(self) -> String {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match self.session(&mut backoff).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            self.status.lost(&error.to_string());
+            if matches!(error, PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)) {
+                return error.to_string();
+            }
+            tracing::warn!(%error, "lost the database, trying again");
+            backoff.wait().await;
+        }
+    }
+
+    async fn session(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible, PgError> {
+        let client = connect(&self.config, &self.tasks, "ticker connection").await?;
+        migrate::check(&client).await?;
+        migrate::check_origin(&client).await?;
+        let statements = Statements::prepare(&client).await?;
+        let mut session = Session { ticker: self, client, statements, catalog_at: None, rotated_at: Instant::now() };
+        session.catalog(true).await?;
+        session.take_position().await?;
+        backoff.reset();
+        loop {
+            if session.try_lead().await? {
+                tracing::info!("leading: this gateway makes the ticks");
+                self.status.connected(Role::Leader);
+                session.lead().await?;
+            } else {
+                tracing::info!("following: another gateway makes the ticks");
+                self.status.connected(Role::Follower);
+                session.follow().await?;
+            }
+        }
+    }
+}
+
+/// One connection's life.
+struct Session<'a> {
+    ticker: &'a Ticker,
+    client: Client,
+    statements: Statements,
+    catalog_at: Option<Instant>,
+    rotated_at: Instant,
+}
+
+impl Session<'_> {
+    /// Continues from the hub's position if the database still knows it, otherwise begins at the newest tick.
+    async fn take_position(&mut self) -> Result<(), PgError> {
+        let last = self.last_tick().await?;
+        if self.ticker.hub.position().is_none() {
+            self.ticker.hub.begin(last);
+            return Ok(());
+        }
+        // behind: catches up; another history: begins again. Both are found out by the range read.
+        self.advance(last).await
+    }
+
+    async fn last_tick(&self) -> Result<Tick, PgError> {
+        let rows = self.client.query(&self.statements.last_tick, &[]).await?;
+        let row = rows.first().ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
+        tick_from(row)
+    }
+
+    /// Reads and publishes everything from the hub's position to `tick`.
+    async fn advance(&mut self, tick: Tick) -> Result<(), PgError> {
+        let hub = &self.ticker.hub;
+        let Some(from) = hub.position() else {
+            hub.begin(tick);
+            return Ok(());
+        };
+        if from == tick.position {
+            hub.confirm();
+            return Ok(());
+        }
+        if tick.position.tick <= from.tick {
+            tracing::warn!(ours = %from, theirs = %tick.position, "the database has another history, every subscriber is reset");
+            hub.begin(tick);
+            return Ok(());
+        }
+        let budget = self.ticker.options.batch_bytes;
+        let range = read_range(&mut self.client, Some(&self.statements), &hub.tables(), from, &tick, budget).await?;
+        let batch = match range {
+            Range::Batch(batch) => batch,
+            Range::Unknown => {
+                tracing::warn!(ours = %from, "our position is not in the log any more, every subscriber is reset");
+                hub.begin(tick);
+                return Ok(());
+            }
+        };
+        for bad in &batch.bad_rows {
+            tracing::error!(row = bad, "a log row could not be read, its table's subscribers are reset");
+        }
+        let known = hub.tables();
+        let asks = |(relid, part): (&u32, &TableBatch)| known.get(*relid).is_none() || *part == TableBatch::Reload(Reload::Requested);
+        if batch.tables.iter().any(asks) {
+            // a table was watched, unwatched or changed: the hub must know before it is told what follows
+            self.catalog(true).await?;
+        }
+        hub.apply(&batch);
+        hub.confirm();
+        Ok(())
+    }
+
+    async fn catalog(&mut self, now: bool) -> Result<(), PgError> {
+        if now || self.catalog_at.is_none_or(|at| at.elapsed() >= CATALOG_EVERY) {
+            self.ticker.hub.set_tables(catalog::load(&self.client).await?);
+            self.catalog_at = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn try_lead(&self) -> Result<bool, PgError> {
+        let rows = self.client.query_typed("select pg_catalog.pg_try_advisory_lock(rowcast.leader_lock())", &[]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    /// Makes a tick if anything is pending; publishes it. True when there was one.
+    async fn step(&mut self) -> Result<bool, PgError> {
+        let position = self.ticker.hub.position().map_or(0, |p| p.tick);
+        let lease = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
+        let made = self.client.query(&self.statements.tick, &[&position, &lease]).await;
+        let rows = match made {
+            // another leader was faster: its tick is the newest now
+            Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) => self.client.query(&self.statements.last_tick, &[]).await?,
+            other => other?,
+        };
+        let row = rows.first().ok_or_else(|| PgError::Unexpected("no tick: the log was emptied".to_owned()))?;
+        let tick = tick_from(row)?;
+        let news = self.ticker.hub.position() != Some(tick.position);
+        self.advance(tick).await?;
+        if news {
+            // after the commit and by itself: with a NOTIFY inside, the tick's flush would hold the cluster-wide lock
+            self.client.batch_execute(&format!("notify {TICK}")).await?;
+        }
+        Ok(news)
+    }
+
+    async fn chores(&mut self) -> Result<(), PgError> {
+        self.catalog(false).await?;
+        if self.ticker.status.role() == Role::Leader && self.rotated_at.elapsed() >= ROTATE_EVERY {
+            self.rotated_at = Instant::now();
+            let (pool, retention) = (self.ticker.pool.clone(), self.ticker.options.retention);
+            self.ticker.tasks.spawn("log rotation", async move {
+                if let Err(error) = rotate(&pool, retention).await {
+                    tracing::warn!(%error, "the log could not be rotated, it will be tried again");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Leads for ever.
+    async fn lead(&mut self) -> Result<(), PgError> {
+        let bell = self.ticker.bell.clone();
+        let options = &self.ticker.options;
+        let (interval, safety) = (options.tick_interval, options.safety_poll);
+        loop {
+            // Polling: changes keep coming and the writers are mute.
+            let mut changed = Instant::now();
+            while changed.elapsed() < LINGER {
+                let began = Instant::now();
+                if self.step().await? {
+                    changed = Instant::now();
+                }
+                self.chores().await?;
+                tokio::time::sleep_until(began + interval).await;
+            }
+            // Arming: from the disarming on writers ring, but those who looked before do not; they have an older
+            // transaction id, and the bell can be trusted when none of them runs any more.
+            bell.take();
+            let rows = self.client.query(&self.statements.disarm, &[]).await?;
+            let horizon: i64 = rows.first().ok_or_else(|| PgError::Unexpected("no transaction id".to_owned()))?.try_get(0)?;
+            let mut pace = interval;
+            let mut asleep = false;
+            loop {
+                let armed = asleep || self.armed(horizon).await?;
+                if self.step().await? {
+                    break;
+                }
+                asleep = armed;
+                self.chores().await?;
+                let wait = if asleep { safety } else { pace.min(safety) };
+                pace = (pace * 2).min(ARMING_MAX);
+                let _ = tokio::time::timeout(wait, bell.rung()).await;
+            }
+        }
+    }
+
+    async fn armed(&self, horizon: i64) -> Result<bool, PgError> {
+        let rows = self.client.query(&self.statements.armed, &[&horizon]).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    /// Follows until the leader is gone.
+    async fn follow(&mut self) -> Result<(), PgError> {
+        let bell = self.ticker.bell.clone();
+        let safety = self.ticker.options.safety_poll;
+        // pending since when, at which tick
+        let mut waiting: Option<(Instant, i64)> = None;
+        let mut look_at = Instant::now() + safety;
+        loop {
+            let rung = tokio::time::timeout_at(look_at, bell.rung()).await;
+            let last = self.last_tick().await?;
+            let newest = last.position.tick;
+            self.advance(last).await?;
+            match rung {
+                // a writer rang: a live leader answers with a tick at once
+                Ok(rung) if rung.data && !rung.tick => look_at = look_at.min(Instant::now() + LINGER),
+                Ok(_) => {}
+                Err(_) => {
+                    look_at = Instant::now() + safety;
+                    if self.try_lead().await? {
+                        return Ok(());
+                    }
+                    self.chores().await?;
+                    waiting = match (self.pending().await?, waiting) {
+                        (false, _) => None,
+                        (true, Some((since, tick))) if tick == newest => Some((since, tick)),
+                        (true, _) => Some((Instant::now(), newest)),
+                    };
+                    if waiting.is_some_and(|(since, _)| since.elapsed() >= LEADER_STUCK) {
+                        tracing::warn!("the leader makes no ticks although changes are pending, ending its session");
+                        self.end_leader().await?;
+                        waiting = None;
+                        look_at = Instant::now() + LINGER;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pending(&self) -> Result<bool, PgError> {
+        let snap = self.last_tick().await?.snap.to_string();
+        let rows = self.client.query(&self.statements.pending, &[&snap]).await?;
+        Ok(rows.first().is_some_and(|row| row.get("pending")))
+    }
+
+    async fn end_leader(&self) -> Result<(), PgError> {
+        for leader in self.client.query_typed(queries::LEADER, &[]).await? {
+            let pid: i32 = leader.try_get("pid")?;
+            self.client.query_typed("select pg_catalog.pg_terminate_backend($1)", &[(&pid, Type::INT4)]).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn rotate(pool: &Pool, retention: Duration) -> Result<(), PgError> {
+    let client = pool.get().await?;
+    let seconds = retention.as_secs_f64();
+    let rows = client
+        .query_typed("select rowcast.rotate(pg_catalog.make_interval(secs => $1))", &[(&seconds, Type::FLOAT8)])
+        .await?;
+    let did: Option<&str> = rows.first().map(|row| row.try_get(0)).transpose()?;
+    tracing::debug!(did, "log rotation");
+    Ok(())
+}

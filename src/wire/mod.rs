@@ -1,0 +1,9 @@
+//! The wire contract, version 1: messages as bytes.
+//!
+//! Must not know: tokio, clocks, I/O, logging. Invariant: every message is one JSON object on one line.
+
+pub mod message;
+mod projection;
+
+pub use message::{Kind, Message, WireOp, WireRow};
+pub use projection::Projection;
