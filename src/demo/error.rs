@@ -39,6 +39,24 @@ pub enum DemoError {
     },
 }
 
+impl DemoError {
+    /// The message and what caused it, down to the first cause, each said once.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            // Some libraries repeat their sources, some do not.
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
 /// For `map_err` on answers of Postgres.
 pub(super) fn database(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> DemoError {
     move |source| DemoError::Database { what, source }

@@ -14,7 +14,8 @@ pub(super) fn page(env: &Environment, url: &str) {
         return;
     }
     if let Some(opener) = env.program(opener) {
-        let quiet = Command::new(opener).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let quiet =
+            Command::new(opener).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         drop(quiet);
     }
 }

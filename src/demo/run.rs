@@ -22,16 +22,16 @@ use crate::pg::migrate;
 /// How long streams get to say good-bye. Nobody waits for a demo.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Runs the demo until Ctrl-C, SIGTERM, its time is up, or something fails.
+/// Runs the demo until `told` (Ctrl-C, SIGTERM), its time is up, or something fails.
 ///
 /// # Errors
 /// There is no server, the database refuses, or with `--once`: a subscriber did not get what it must get.
-pub async fn demo(args: DemoArgs, env: Environment) -> Result<(), DemoError> {
+pub async fn demo(args: DemoArgs, env: Environment, told: impl Future<Output = ()>) -> Result<(), DemoError> {
     let stop = CancellationToken::new();
     let mut stages = std::pin::pin!(stages(&args, &env, &stop));
     tokio::select! {
         result = &mut stages => return result,
-        () = crate::cli::stop_signal() => stop.cancel(),
+        () = told => stop.cancel(),
     }
     stages.await
 }
