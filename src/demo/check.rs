@@ -162,19 +162,10 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// `2026-11-21T20:12:17.265Z` as milliseconds since 1970.
+/// An `at` as milliseconds since 1970.
 fn millis(at: &str) -> Option<u64> {
-    let (date, time) = at.strip_suffix('Z').or_else(|| at.strip_suffix("+00:00"))?.split_once('T')?;
-    let mut ymd = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
-    let (year, month, day) = (ymd.next()??, ymd.next()??, ymd.next()??);
-    let (hms, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut hms = hms.splitn(3, ':').map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (hms.next()??, hms.next()??, hms.next()??);
-    // Years that begin in March put the leap day at the end; 719,468 days lie between 0000-03-01 and 1970-01-01.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let days = (year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day).checked_sub(719_469)?;
-    let fraction: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + fraction)
+    let at: jiff::Timestamp = at.parse().ok()?;
+    at.as_millisecond().try_into().ok()
 }
 
 #[cfg(test)]
@@ -182,11 +173,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamps() {
-        assert_eq!(millis("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(millis("2000-02-29T12:00:00.5Z"), Some(951_825_600_500));
-        assert_eq!(millis("2026-11-21T20:12:17.265123+00:00"), Some(1_795_291_937_265));
-        assert_eq!(millis("yesterday"), None);
+    fn a_missing_row_is_named() {
+        let mut replica = Replica::default();
+        let data = r#"{"type":"snapshot","sub":"g","rows":[{"key":"1","version":4,"row":{}}],"more":false}"#;
+        replica.apply(&super::super::sse::Event { data: data.into(), ..Default::default() }).unwrap();
+        assert!(holds(&replica, "g", &[4]) && !holds(&replica, "g", &[4, 6]) && !holds(&replica, "other", &[]));
+        let text = difference(&replica, &[("g", vec![4, 6])]);
+        assert!(text.contains("`g` misses 1 of 2 row versions and holds 0 others"), "{text}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ async fn stages(args: &DemoArgs, env: &Environment, stop: &CancellationToken) ->
     // What is started in here and dropped half-way takes itself away.
     let Some(database) = stop.run_until_cancelled(Database::open(args, env)).await else { return Ok(()) };
     let database = database?;
-    migrate::apply(&database.url).await.map_err(|error| DemoError::Gateway(error.into()))?;
+    migrate::apply(&database.url).await?;
     example::load(&database.url).await?;
     let result = serve(args, env, &database, stop).await;
     if database.private.is_none() {

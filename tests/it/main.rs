@@ -1,3 +1,5 @@
 //! The integration tests, one binary.
 
+mod demo;
 mod filter_oracle;
+mod localpg;
