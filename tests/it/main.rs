@@ -9,6 +9,8 @@
 )]
 
 mod architecture;
+mod demo;
 mod filter_oracle;
 mod flow;
+mod localpg;
 mod support;
