@@ -16,8 +16,8 @@ as $key$
   select case
     when cardinality(s.key) = 1 then format('(%I.%I)::pg_catalog.text', alias, s.key[1])
     else (
-      select string_agg(format($part$pg_catalog.replace(pg_catalog.replace((%I.%I)::pg_catalog.text, '%%', '%%25'), ',', '%%2C')$part$, alias, k.name),
-        $glue$ operator(pg_catalog.||) ',' operator(pg_catalog.||) $glue$ order by k.n)
+      select '(' || string_agg(format($part$pg_catalog.replace(pg_catalog.replace((%I.%I)::pg_catalog.text, '%%', '%%25'), ',', '%%2C')$part$, alias, k.name),
+        $glue$ operator(pg_catalog.||) ',' operator(pg_catalog.||) $glue$ order by k.n) || ')'
       from unnest(s.key) with ordinality as k (name, n))
     end
   from rowcast.source as s where s.relid = key_sql.relid
@@ -140,20 +140,20 @@ create function rowcast._pins(id int) returns table (setting text, value text, t
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $pins$
-  with recursive typed (oid, typbasetype, typelem, typcategory, typtype) as (
-    select t.oid, t.typbasetype, t.typelem, t.typcategory, t.typtype
+  with recursive typed (oid, typbasetype, typelem, typcategory, typtype, is_key) as (
+    select t.oid, t.typbasetype, t.typelem, t.typcategory, t.typtype, a.attname = any (s.key)
     from rowcast.source as s
     join pg_attribute as a on a.attrelid = s.relid and a.attnum > 0 and not a.attisdropped and (s.columns is null or a.attname = any (s.columns))
     join pg_type as t on t.oid = a.atttypid
     where s.id = _pins.id
     union
-    select t.oid, t.typbasetype, t.typelem, t.typcategory, t.typtype
+    select t.oid, t.typbasetype, t.typelem, t.typcategory, t.typtype, typed.is_key
     from typed join pg_type as t on t.oid = case when typed.typbasetype <> 0 then typed.typbasetype when typed.typcategory = 'A' then typed.typelem end
   ), base as (
-    select distinct case when typtype = 'e' then 'enum' when oid < 16384 then oid::regtype::text else 'other' end as name
+    select distinct case when typtype = 'e' then 'enum' when oid < 16384 then oid::regtype::text else 'other' end as name, is_key
     from typed where typbasetype = 0 and typcategory <> 'A'
   ), shaped (setting, value, test, names) as (values
-    ('TimeZone', 'UTC', $q$%1$s operator(pg_catalog.<>) 'UTC' and %1$s operator(pg_catalog.<>) 'Etc/UTC' and %1$s operator(pg_catalog.<>) 'GMT'$q$,
+    ('TimeZone', 'UTC', $q$not %1$s operator(pg_catalog.=) any ('{UTC,Etc/UTC,GMT}')$q$,
       '{timestamp with time zone}'::text[]),
     ('DateStyle', 'ISO, MDY', $q$not pg_catalog.starts_with(%1$s, 'ISO')$q$, '{date,timestamp without time zone,timestamp with time zone}'),
     ('IntervalStyle', 'iso_8601', $q$%1$s operator(pg_catalog.<>) 'iso_8601'$q$, '{interval}'),
@@ -166,7 +166,7 @@ as $pins$
   from shaped as sh
   where exists (
     select from base as b
-    where b.name = any (sh.names)
+    where b.name = any (sh.names) and (b.is_key or sh.setting <> 'DateStyle')
       -- anything whose output we do not know may depend on every setting
       or b.name <> all ('{boolean,smallint,integer,bigint,numeric,text,character varying,character,name,uuid,json,jsonb,enum,date,interval,bytea,
         real,double precision,money,timestamp without time zone,timestamp with time zone,time without time zone,time with time zone,inet,cidr,macaddr,
@@ -199,6 +199,7 @@ comment on function rowcast._by_slot(text, text) is 'one statement for each log 
 -- evaluates without a query. Roads not taken: a full join for one row 7 more; counting through a CTE with RETURNING 9; `set search_path` 2, and
 -- a `set` clause for each setting as much again (so every name and operator is qualified instead, and the writer's settings are only touched
 -- when they matter and differ); asking pg_attribute for the key columns 4, pg_get_constraintdef 2.
+-- operator(..) binds equally for every operator, from left to right: hence the parentheses.
 -- The order matters: first the log row (it takes the transaction id), then the doorbell's lease, so that who read an old lease has a
 -- transaction id by then.
 create function rowcast._define_capture(id int) returns boolean
@@ -303,10 +304,10 @@ begin
     into v_json_old, v_json_new from unnest(v_source.key) with ordinality as k (name, n);
   v_json_old := format('(select pg_catalog.row_to_json(rowcast_key.*) from (select %s, rowcast_old.row_version) as rowcast_key)', v_json_old);
   v_json_new := format('(select pg_catalog.row_to_json(rowcast_key.*) from (select %s, rowcast_new.row_version) as rowcast_key)', v_json_new);
-  v_again := format($sql$
-    if v_again is not null and not rowcast.restamp_%1$s(%2$s, v_again) then
+  v_again := $sql$
+    if v_again is not null and not rowcast.restamp_%1$s(%2$s, v_again, %3$s) then
       perform rowcast._mark(%2$s, 'r');
-    end if;$sql$, id, v_rel);
+    end if;$sql$;
 
   -- The insert/delete race. An INSERT draws its version before it waits for a concurrent deleter of the same key, and can end up below the
   -- tombstone. Such a tombstone's version was drawn after ours: no gap in the sequence, no race. Then a look for tombstones (and for reloads,
@@ -326,7 +327,8 @@ begin
   end loop;
   v_race := format($sql$
   if v_new operator(pg_catalog.>) 0
-    and pg_catalog.pg_sequence_last_value('rowcast.version') operator(pg_catalog.>) (v_low operator(pg_catalog.+) 2 operator(pg_catalog.*) (v_new operator(pg_catalog.-) 1))
+    and pg_catalog.pg_sequence_last_value('rowcast.version') operator(pg_catalog.>)
+      (v_low operator(pg_catalog.+) (2 operator(pg_catalog.*) (v_new operator(pg_catalog.-) 1)))
     and pg_catalog.pg_sequence_last_value('rowcast.deleted_%1$s') is not null then
     if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) 'read committed' then
       select pg_catalog.array_agg(%2$s) into v_again
@@ -335,7 +337,7 @@ begin
     else
       select pg_catalog.array_agg(%2$s) into v_again from %%s;
     end if;%4$s
-  end if;$sql$, id, replace(v_json_new, '%', '%%'), replace(v_removals, '%', '%%'), v_again);
+  end if;$sql$, id, replace(v_json_new, '%', '%%'), replace(v_removals, '%', '%%'), format(v_again, id, v_rel, 'false'));
 
   foreach v_op in array array['insert', 'update', 'delete', 'truncate'] loop
     v_body := case v_op
@@ -398,7 +400,7 @@ begin
   end if;$sql$, id, v_rel,
           -- Two rows may share a deferrable key within a transaction: the one that stays must not lie below the tombstone of the one that went.
           case when v_source.key_deferrable then format($sql$
-      select pg_catalog.array_agg(%s) into v_again from %s where rowcast_new.row_version is null;$sql$, v_json_old, v_join) || v_again end,
+      select pg_catalog.array_agg(%s) into v_again from %s where rowcast_new.row_version is null;$sql$, v_json_old, v_join) || format(v_again, id, v_rel, 'true') end,
           format(v_race, v_join || ' where rowcast_old.row_version is null'), v_unpin)
       when 'delete' then
         rowcast._by_slot('insert into ', format($sql$ (version, relid, op, key, old_version, old)
@@ -417,7 +419,7 @@ begin
     v_set := pg_catalog.setval('rowcast.deleted_%1$s', 1);
   end if;%3$s$sql$, id, v_rel,
           case when v_source.key_deferrable then format($sql$
-  select pg_catalog.array_agg(%s) into v_again from rowcast_old;$sql$, v_json_old) || v_again end, v_unpin)
+  select pg_catalog.array_agg(%s) into v_again from rowcast_old;$sql$, v_json_old) || format(v_again, id, v_rel, 'true') end, v_unpin)
       else format($sql$
   if %1$s then
     return null;
@@ -429,8 +431,8 @@ begin
     if v_op <> 'truncate' then
       -- A lease more than a minute ahead is no lease. A queue half full is left alone: when it is full other applications' commits fail.
       v_body := v_guard || v_pin || v_body || v_unpin || $sql$
-  v_lease := pg_catalog.pg_sequence_last_value('rowcast.quiet') operator(pg_catalog.-) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())
-    operator(pg_catalog.*) 1000;
+  v_lease := pg_catalog.pg_sequence_last_value('rowcast.quiet') operator(pg_catalog.-)
+    (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) operator(pg_catalog.*) 1000);
   if (v_lease operator(pg_catalog.<=) 0 or v_lease operator(pg_catalog.>) 60000)
     and not coalesce(pg_catalog.current_setting('rowcast.doorbell', true) operator(pg_catalog.=) 'off', false)
     and pg_catalog.pg_notification_queue_usage() operator(pg_catalog.<) 0.5 then

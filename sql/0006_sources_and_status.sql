@@ -175,7 +175,7 @@ as $status$
       case when c.relrowsecurity and not s.public then 'row level security is enabled' end,
       case when c.relrowsecurity and c.relforcerowsecurity then 'row level security is forced on the owner: rows cannot be given a new version' end,
       case when c.oid is not null and (select f.proowner from pg_proc as f
-          where f.oid = to_regprocedure(format('rowcast.restamp_%s(oid, json[])', s.id))) is distinct from c.relowner
+          where f.oid = to_regprocedure(format('rowcast.restamp_%s(oid, json[], boolean)', s.id))) is distinct from c.relowner
         then 'the table has another owner than when it was watched; call rowcast.watch again' end,
       case when not rowcast.origin_ok() then 'this database is a copy or a restore and no gateway has started on it yet' end,
       case when exists (select from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid where t.tgrelid = c.oid and t.tgname > 'zzz_rowcast_version'
