@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod browser;
 mod demo;
 mod filter_oracle;
 mod flow;
