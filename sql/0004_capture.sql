@@ -199,6 +199,7 @@ comment on function rowcast._by_slot(text, text) is 'one statement for each log 
 -- evaluates without a query. Roads not taken: a full join for one row 7 more; counting through a CTE with RETURNING 9; `set search_path` 2, and
 -- a `set` clause for each setting as much again (so every name and operator is qualified instead, and the writer's settings are only touched
 -- when they matter and differ); asking pg_attribute for the key columns 4, pg_get_constraintdef 2.
+-- What is rarely asked stands in an `if` of its own: an expression sets up every function it names anew in each transaction, called or not.
 -- operator(..) binds equally for every operator, from left to right: hence the parentheses.
 -- The order matters: first the log row (it takes the transaction id), then the doorbell's lease, so that who read an old lease has a
 -- transaction id by then.
@@ -268,11 +269,19 @@ begin
   if %1$s then
     return null;
   end if;
-  if not (%2$s) and not rowcast._key_holds(%3$s)%4$s then
-    perform rowcast._mark(%5$s, 'r');
+  if not (%2$s) then
+    if not rowcast._key_holds(%3$s) then
+      perform rowcast._mark(%4$s, 'r');
+      return null;
+    end if;
+  end if;$sql$, v_foreign, v_same, id, v_rel);
+  if v_source.columns is not null then
+    v_guard := v_guard || format($sql$
+  if not rowcast._columns_hold(%1$s) then
+    perform rowcast._mark(%2$s, 'r');
     return null;
-  end if;$sql$, v_foreign, v_same, id,
-    case when v_source.columns is not null then format(' or not rowcast._columns_hold(%s)', id) end, v_rel);
+  end if;$sql$, id, v_rel);
+  end if;
 
   for v_pins in
     select row_number() over (order by p.setting) as n, p.setting, p.value,
@@ -433,10 +442,11 @@ begin
       v_body := v_guard || v_pin || v_body || v_unpin || $sql$
   v_lease := pg_catalog.pg_sequence_last_value('rowcast.quiet') operator(pg_catalog.-)
     (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) operator(pg_catalog.*) 1000);
-  if (v_lease operator(pg_catalog.<=) 0 or v_lease operator(pg_catalog.>) 60000)
-    and not coalesce(pg_catalog.current_setting('rowcast.doorbell', true) operator(pg_catalog.=) 'off', false)
-    and pg_catalog.pg_notification_queue_usage() operator(pg_catalog.<) 0.5 then
-    perform pg_catalog.pg_notify('rowcast', '');
+  if v_lease operator(pg_catalog.<=) 0 or v_lease operator(pg_catalog.>) 60000 then
+    if not coalesce(pg_catalog.current_setting('rowcast.doorbell', true) operator(pg_catalog.=) 'off', false)
+      and pg_catalog.pg_notification_queue_usage() operator(pg_catalog.<) 0.5 then
+      perform pg_catalog.pg_notify('rowcast', '');
+    end if;
   end if;
   return null;$sql$;
     end if;
