@@ -20,20 +20,20 @@ use tokio_postgres::{Client, Statement};
 /// How long a committed change takes to one subscriber.
 ///
 /// The floor, in the same run: the writer notifies with the change itself, a session listens and writes it to one raw
-/// socket. Three paces: `polled` (20 to 60 ms between commits, the gateway polls), `rung` (longer than the gateway
-/// keeps polling, so the bell wakes it) and a steady rate.
+/// socket. Three paces: `often` (20 to 60 ms between commits) and `seldom` (250 to 350 ms), where the bell wakes the
+/// gateway, and a steady rate, at which it keeps the writers mute and polls.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench latency --")]
 struct Args {
     /// Milliseconds a flush takes; 0 is no flush at all
     #[arg(long, value_delimiter = ',', default_value = "0,5")]
     flush: Vec<u64>,
-    /// Commits of the pace `polled`
+    /// Commits of the pace `often`
     #[arg(long, default_value_t = 300)]
-    polled: usize,
-    /// Commits of the pace `rung`
+    often: usize,
+    /// Commits of the pace `seldom`
     #[arg(long, default_value_t = 100)]
-    rung: usize,
+    seldom: usize,
     /// Commits a second of the steady pace, for 4 s
     #[arg(long, default_value_t = 500)]
     rate: u32,
@@ -173,8 +173,8 @@ async fn main() -> Outcome {
         gateway.ready().await?;
         let steady = usize::try_from(args.rate)? * 4;
         let paces = [
-            ("polled", Pace::Pauses(20, 60), args.polled),
-            ("rung", Pace::Pauses(250, 350), args.rung),
+            ("often", Pace::Pauses(20, 60), args.often),
+            ("seldom", Pace::Pauses(250, 350), args.seldom),
             ("steady", Pace::Steady(args.rate), steady),
         ];
         let mut next = 1;
@@ -204,7 +204,11 @@ async fn main() -> Outcome {
             commits.sort_by(f64::total_cmp);
             let wanted = 2.0 + if flush == Flush::Free { 0.0 } else { percentile(&commits, 0.5) };
             let found = format!("p50 {p50:.2}, p99 {p99:.2} ms");
-            verdict(&format!("P2 p50 <= {wanted:.1} ms, p99 <= 10 ms"), p50 <= wanted && p99 <= 10.0, &found);
+            if name == "steady" {
+                verdict("P2 p99 <= 25 ms", p99 <= 25.0, &found);
+            } else {
+                verdict(&format!("P2 p50 <= {wanted:.1} ms, p99 <= 10 ms"), p50 <= wanted && p99 <= 10.0, &found);
+            }
         }
     }
     Ok(())
