@@ -112,7 +112,7 @@ impl Source for Store {
         let store = self.clone();
         Box::pin(async move {
             let reader = store.clone();
-            let read = async move { reader.read_missed(from, &to).await.map_err(SourceError::from) };
+            let read = Box::pin(async move { reader.read_missed(from, &to).await.map_err(SourceError::from) });
             let batch = store.missed.get(from, floor, read).await?;
             Ok(batch.map_or(Missed::Unknown, Missed::Batch))
         })

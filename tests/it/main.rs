@@ -15,3 +15,4 @@ mod filter_oracle;
 mod flow;
 mod localpg;
 mod support;
+mod writers_session;
