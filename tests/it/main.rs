@@ -3,4 +3,5 @@
 
 mod architecture;
 mod flow;
+mod stress;
 mod support;

@@ -1,0 +1,216 @@
+//! A client under observation: every state it held at a tick the oracle knows is compared with the oracle's.
+
+use super::client::{LongPoll, Transport, subscribe};
+use super::journal::{Journal, Rows};
+use super::oracle::Truth;
+use super::replica::tick_of;
+use super::{Client, PATIENCE, Replica};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How often a stream's client looks up from it.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Between the end of the run and the moment a client that heard nothing asks anew where it stands.
+const NUDGE: Duration = Duration::from_secs(1);
+
+/// Holds for the client's rows at every resume point.
+pub type Invariant = fn(&Replica);
+
+/// How a client behaves.
+#[derive(Clone)]
+pub struct Manner {
+    pub transport: Transport,
+    /// Label of the subscription and number of the oracle's view.
+    pub views: Vec<(&'static str, usize)>,
+    pub query: String,
+    /// Leaves and comes back about this often, maybe to another gateway.
+    pub roams: Option<Duration>,
+    pub invariant: Option<Invariant>,
+    pub seed: u64,
+}
+
+/// What a client saw.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub name: String,
+    /// States equal to the oracle's.
+    pub checked: usize,
+    /// Oracle ticks between two states of the client: it never held them.
+    pub between: usize,
+    pub rows_checked: usize,
+    pub reconnects: usize,
+    pub changes: usize,
+    pub snapshots: usize,
+    pub resets: Vec<String>,
+}
+
+/// A client in a task of its own.
+pub struct Watched {
+    truths: mpsc::UnboundedSender<Arc<Truth>>,
+    task: JoinHandle<Report>,
+}
+
+impl Watched {
+    /// Subscribes at one of the gateways, which may move meanwhile, and follows until [`Watched::finish`].
+    pub fn start(manner: Manner, gateways: watch::Receiver<Vec<SocketAddr>>) -> Watched {
+        let (truths, receiver) = mpsc::unbounded_channel();
+        Watched { truths, task: tokio::spawn(Witness::run(manner, gateways, receiver)) }
+    }
+
+    /// Tells it what the oracle read. False when the client failed: see [`Watched::finish`].
+    pub fn tell(&self, truth: &Arc<Truth>) -> bool {
+        self.truths.send(truth.clone()).is_ok()
+    }
+
+    /// Waits until everything told is compared.
+    pub async fn finish(self) -> Report {
+        drop(self.truths);
+        match self.task.await {
+            Ok(report) => report,
+            Err(e) => std::panic::resume_unwind(e.into_panic()),
+        }
+    }
+}
+
+struct Witness {
+    manner: Manner,
+    gateways: watch::Receiver<Vec<SocketAddr>>,
+    client: Box<dyn Client>,
+    journal: Journal,
+    pending: VecDeque<Arc<Truth>>,
+    report: Report,
+    rng: StdRng,
+    moves_at: Option<Instant>,
+}
+
+impl Witness {
+    async fn run(manner: Manner, gateways: watch::Receiver<Vec<SocketAddr>>, mut truths: mpsc::UnboundedReceiver<Arc<Truth>>) -> Report {
+        let mut rng = StdRng::seed_from_u64(manner.seed);
+        let at = pick(&gateways, &mut rng);
+        let client: Box<dyn Client> = match manner.transport {
+            Transport::LongPoll => Box::new(LongPoll { wait: 1, ..LongPoll::new(at, &manner.query) }),
+            Transport::Sse => subscribe(manner.transport, at, &manner.query).await,
+        };
+        let report = Report { name: format!("{:?} {}", manner.transport, manner.query), ..Report::default() };
+        let (journal, pending) = (Journal::default(), VecDeque::new());
+        let mut witness = Witness { manner, gateways, client, journal, pending, report, rng, moves_at: None };
+        let (mut ended, mut nudge_at): (Option<Instant>, Option<Instant>) = (None, None);
+        witness.plan_move();
+        while ended.is_none() || !witness.pending.is_empty() {
+            loop {
+                match truths.try_recv() {
+                    Ok(truth) => witness.pending.push_back(truth),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => {
+                        ended = ended.or_else(|| Some(Instant::now()));
+                        nudge_at = nudge_at.or_else(|| Some(Instant::now() + NUDGE));
+                        break;
+                    }
+                }
+            }
+            // a poll answers by itself, and is cut only to move; a stream may be silent for long
+            let look = (witness.manner.transport == Transport::Sse).then(|| Instant::now() + LOOK);
+            let soonest = [witness.moves_at, nudge_at, look].into_iter().flatten().min();
+            match timeout(soonest, witness.step()).await {
+                Some(Ok(())) => {}
+                // a gateway that goes down says so first; one that is gone takes a moment to come back
+                Some(Err(_)) => {
+                    tokio::time::sleep(LOOK / 10).await;
+                    witness.reconnect().await;
+                }
+                None if soonest != look => {
+                    nudge_at = nudge_at.map(|_| Instant::now() + NUDGE);
+                    witness.reconnect().await;
+                }
+                None => {}
+            }
+            witness.compare();
+            if ended.is_some_and(|at| at.elapsed() > PATIENCE) {
+                panic!("{}: stands at {:?}, never came to {}", witness.report.name, witness.journal.settled, witness.pending[0].tick);
+            }
+        }
+        let replica = witness.client.replica();
+        Report { changes: replica.changes, snapshots: replica.snapshots, resets: replica.resets.clone(), ..witness.report }
+    }
+
+    fn plan_move(&mut self) {
+        self.moves_at = self.manner.roams.map(|every| Instant::now() + every.mul_f64(self.rng.random_range(0.2..1.8)));
+    }
+
+    async fn reconnect(&mut self) {
+        let to = pick(&self.gateways, &mut self.rng);
+        self.report.reconnects += 1;
+        self.journal.resume();
+        self.client.reconnect(to).await;
+        self.plan_move();
+    }
+
+    /// May be dropped while it waits: nothing is taken from the connection before it returns.
+    async fn step(&mut self) -> Result<(), String> {
+        if self.manner.transport == Transport::LongPoll {
+            // every poll is a resume
+            self.journal.resume();
+        }
+        let messages = self.client.advance().await?;
+        messages.iter().for_each(|message| self.journal.message(message));
+        let replica = self.client.replica();
+        assert!(replica.problems.is_empty(), "{}: {:?}", self.report.name, replica.problems);
+        let Some(position) = &replica.position else { return Ok(()) };
+        let data = messages.iter().any(|m| matches!(m["type"].as_str(), Some("snapshot" | "changes")));
+        let moved = self.journal.settled != Some(tick_of(position));
+        if moved || data && replica.is_settled() {
+            self.journal.settle(tick_of(position));
+            if let Some(invariant) = self.manner.invariant {
+                invariant(replica);
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self) {
+        while let Some(truth) = self.pending.front().filter(|t| self.journal.settled.is_some_and(|settled| settled >= t.tick)).cloned() {
+            self.pending.pop_front();
+            for (sub, view) in &self.manner.views {
+                let Some(held) = self.journal.state_at(sub, truth.tick) else {
+                    self.report.between += 1;
+                    continue;
+                };
+                let wanted = &truth.views[*view];
+                assert!(held == wanted, "{}, `{sub}` at tick {}: {}", self.report.name, truth.position, difference(held, wanted));
+                self.report.checked += 1;
+                self.report.rows_checked += held.len();
+            }
+        }
+    }
+}
+
+async fn timeout<T>(at: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match at {
+        Some(at) => tokio::time::timeout_at(at, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+fn pick(gateways: &watch::Receiver<Vec<SocketAddr>>, rng: &mut StdRng) -> SocketAddr {
+    let gateways = gateways.borrow();
+    gateways[rng.random_range(0..gateways.len())]
+}
+
+/// The first few keys that differ.
+fn difference(held: &Rows, wanted: &Rows) -> String {
+    let keys: std::collections::BTreeSet<&String> = held.keys().chain(wanted.keys()).collect();
+    let wrong: Vec<String> = keys
+        .into_iter()
+        .filter(|key| held.get(*key) != wanted.get(*key))
+        .map(|key| format!("key {key}: holds {:?}, the table has {:?}", held.get(key), wanted.get(key)))
+        .collect();
+    format!("{} of {} keys wrong:\n{}", wrong.len(), wanted.len(), wrong[..wrong.len().min(5)].join("\n"))
+}
