@@ -68,7 +68,9 @@ async fn every_state_is_one_postgres_was_in() {
     }
     // the last word: everybody ends with what the tables hold
     let truth = oracle.tick().await;
-    clients.iter().for_each(|client| drop(client.tell(&truth)));
+    clients.iter().for_each(|client| {
+        client.tell(&truth);
+    });
     let mut reports = Vec::new();
     for client in clients {
         reports.push(client.finish().await);
@@ -100,17 +102,13 @@ fn plans(views: &[View], rng: &mut StdRng) -> Vec<Manner> {
         plans.push(Manner { transport, views: vec![("1", i)], query, roams: roaming(i % 3 == 2), invariant: None, seed: rng.random() });
     }
     let labels = [("h", 1), ("o", 3), ("a", 4), ("b", 5), ("p", 6), ("s", 7)];
-    let subs = |labels: &[(&str, usize)]| {
-        let subs = labels.iter().map(|(label, i)| {
-            format!("sub={label}~{}", percent_encoding::utf8_percent_encode(&views[*i].query, percent_encoding::NON_ALPHANUMERIC))
-        });
-        subs.collect::<Vec<_>>().join("&")
-    };
+    let encode = |query| percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
+    let subs: Vec<String> = labels.iter().map(|(label, i)| format!("sub={label}~{}", encode(&views[*i].query))).collect();
     for (transport, roams) in
         [(Transport::Sse, false), (Transport::Sse, true), (Transport::Sse, true), (Transport::LongPoll, false), (Transport::LongPoll, true)]
     {
         let invariant = Some(nothing_is_lost as fn(&Replica));
-        plans.push(Manner { transport, views: labels.to_vec(), query: subs(&labels), roams: roaming(roams), invariant, seed: rng.random() });
+        plans.push(Manner { transport, views: labels.to_vec(), query: subs.join("&"), roams: roaming(roams), invariant, seed: rng.random() });
     }
     plans
 }

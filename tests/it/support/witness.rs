@@ -96,7 +96,11 @@ impl Witness {
         let mut rng = StdRng::seed_from_u64(manner.seed);
         let at = pick(&gateways, &mut rng);
         let client: Box<dyn Client> = match manner.transport {
-            Transport::LongPoll => Box::new(LongPoll { wait: 1, ..LongPoll::new(at, &manner.query) }),
+            Transport::LongPoll => {
+                let mut client = LongPoll::new(at, &manner.query);
+                client.wait = 1;
+                Box::new(client)
+            }
             Transport::Sse => subscribe(manner.transport, at, &manner.query).await,
         };
         let report = Report { name: format!("{:?} {}", manner.transport, manner.query), ..Report::default() };
