@@ -46,7 +46,7 @@ async fn every_state_is_one_postgres_was_in() {
         View::new("pair_a?v=gt.0", "pair_a", "id", "v > 0"),
         View::new("seat", "seat", "id", "true"),
     ];
-    let mut oracle = Oracle::new(&world.url, &["hot", "pair_a", "pair_b", "seat"], views.clone()).await;
+    let mut oracle = Oracle::new(&world.url, &["hot", "pair_a", "pair_b", "seat"], views.clone()).await.at_pace_of(one.address);
     let clients: Vec<Watched> = plans(&views, &mut rng).into_iter().map(|plan| Watched::start(plan, gateways.clone())).collect();
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -90,7 +90,7 @@ async fn every_state_is_one_postgres_was_in() {
     two.stop().await;
 }
 
-/// Every view alone on both transports, staying or roaming, and several on one connection.
+/// Every view alone, at the leader and anywhere, staying or roaming, and several on one connection.
 fn plans(views: &[View], rng: &mut StdRng) -> Vec<Manner> {
     let mut plans = Vec::new();
     let roaming = |yes: bool| yes.then_some(Duration::from_millis(700));
@@ -99,16 +99,26 @@ fn plans(views: &[View], rng: &mut StdRng) -> Vec<Manner> {
         let transport = [Transport::Sse, Transport::LongPoll][i % 2];
         let query = format!("table={table}&{filter}");
         let query = query.trim_end_matches('&').to_owned();
-        plans.push(Manner { transport, views: vec![("1", i)], query, roams: roaming(i % 3 == 2), invariant: None, seed: rng.random() });
+        let views = vec![("1", i)];
+        plans.push(Manner { transport, views: views.clone(), query: query.clone(), roams: None, at_leader: true, invariant: None, seed: rng.random() });
+        plans.push(Manner { transport, views, query, roams: roaming(i % 2 == 0), at_leader: false, invariant: None, seed: rng.random() });
     }
     let labels = [("h", 1), ("o", 3), ("a", 4), ("b", 5), ("p", 6), ("s", 7)];
     let encode = |query| percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
     let subs: Vec<String> = labels.iter().map(|(label, i)| format!("sub={label}~{}", encode(&views[*i].query))).collect();
-    for (transport, roams) in
-        [(Transport::Sse, false), (Transport::Sse, true), (Transport::Sse, true), (Transport::LongPoll, false), (Transport::LongPoll, true)]
-    {
+    // (transport, roams, at the leader)
+    let many = [
+        (Transport::Sse, false, true),
+        (Transport::Sse, false, false),
+        (Transport::Sse, true, false),
+        (Transport::Sse, true, true),
+        (Transport::LongPoll, false, true),
+        (Transport::LongPoll, true, false),
+    ];
+    for (transport, roams, at_leader) in many {
         let invariant = Some(nothing_is_lost as fn(&Replica));
-        plans.push(Manner { transport, views: labels.to_vec(), query: subs.join("&"), roams: roaming(roams), invariant, seed: rng.random() });
+        let (views, query) = (labels.to_vec(), subs.join("&"));
+        plans.push(Manner { transport, views, query, roams: roaming(roams), at_leader, invariant, seed: rng.random() });
     }
     plans
 }

@@ -1,7 +1,8 @@
 //! What a client held at which tick: its history, as far as the protocol lets the client itself know it.
 //!
-//! After a resume the stream may fold what was missed into one tick, so between the resume point and the next thing
-//! told nothing is known; between two changes on one connection everything is.
+//! A gateway that follows may go over several ticks at once, and after a resume what was missed may be folded into one:
+//! then a client knows its state at the ticks that it is told, and nothing of those between. The leader goes from tick
+//! to tick, so on one connection to it the state at every tick is known.
 
 use super::replica::tick_of;
 use serde_json::Value;
@@ -58,9 +59,16 @@ pub struct Journal {
     subs: BTreeMap<String, Sub>,
     /// The tick of the resume point.
     pub settled: Option<i64>,
+    /// All that is told comes from the leader.
+    exact: bool,
 }
 
 impl Journal {
+    /// An empty one; `exact` for a client of the leader.
+    pub fn new(exact: bool) -> Journal {
+        Journal { exact, ..Journal::default() }
+    }
+
     /// Notes a message.
     pub fn message(&mut self, message: &Value) {
         let sub = self.subs.entry(message["sub"].as_str().unwrap_or_default().to_owned()).or_default();
@@ -95,9 +103,7 @@ impl Journal {
         self.settled = Some(tick);
         for (name, sub) in &mut self.subs {
             assert!(!sub.resetting && sub.parts.is_none(), "a resume point while `{name}` waits for its snapshot");
-            if matches!(sub.steps.back(), Some(Step::Unknown(_))) || sub.steps.is_empty() && matches!(sub.knowledge, Knowledge::At(_)) {
-                sub.steps.push_back(Step::Known(tick));
-            }
+            sub.steps.push_back(Step::Known(tick));
             sub.settled = sub.steps.len();
         }
     }
@@ -118,7 +124,7 @@ impl Journal {
         assert!(self.settled.is_some_and(|settled| settled >= tick), "asked for what is not told yet");
         let sub = self.subs.get_mut(sub)?;
         while sub.steps.front().is_some_and(|step| step.tick() <= tick) {
-            sub.advance();
+            sub.advance(self.exact);
         }
         let known = match sub.knowledge {
             Knowledge::Never => false,
@@ -135,15 +141,16 @@ impl Sub {
         self.steps.push_back(Step::Unknown(settled.unwrap_or(last).max(last)));
     }
 
-    fn advance(&mut self) {
+    fn advance(&mut self, exact: bool) {
         let Some(step) = self.steps.pop_front() else { return };
         self.settled = self.settled.saturating_sub(1);
         assert!(step.tick() >= self.base_tick, "ticks go back from {} to {}", self.base_tick, step.tick());
         self.base_tick = step.tick();
+        let told = if exact { Knowledge::Exact } else { Knowledge::At(step.tick()) };
         self.knowledge = match (step, self.knowledge) {
             (Step::Snapshot(_, rows), _) => {
                 self.base = rows;
-                Knowledge::Exact
+                told
             }
             (_, Knowledge::Never) => Knowledge::Never,
             (Step::Changes(_, changes), _) => {
@@ -153,12 +160,12 @@ impl Sub {
                         None => self.base.remove(&key),
                     };
                 }
-                Knowledge::Exact
+                told
             }
             // two resumes from one point: known there, wherever the first began
             (Step::Unknown(at), Knowledge::Exact) => Knowledge::At(at),
             (Step::Unknown(_), at) => at,
-            (Step::Known(_), _) => Knowledge::Exact,
+            (Step::Known(_), _) => told,
         };
     }
 }
@@ -179,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_known_when() {
-        let mut journal = Journal::default();
+        let mut journal = Journal::new(true);
         let row = json!({ "key": "a", "version": 2, "row": { "v": 2 } });
         journal.message(&json!({ "type": "snapshot", "sub": "1", "position": "5-0", "rows": [row], "more": false }));
         journal.settle(5);
@@ -200,5 +207,20 @@ mod tests {
         assert_eq!(versions(&mut journal, 12), Some(vec![8]));
         assert_eq!(versions(&mut journal, 15), None);
         assert_eq!(versions(&mut journal, 20), Some(vec![8]));
+    }
+
+    #[test]
+    fn of_a_follower_only_what_is_told() {
+        let mut journal = Journal::new(false);
+        let row = json!({ "key": "a", "version": 2, "row": { "v": 2 } });
+        journal.message(&json!({ "type": "snapshot", "sub": "1", "position": "5-0", "rows": [row], "more": false }));
+        journal.settle(5);
+        journal.message(&changes(8, "a", 4));
+        journal.settle(8);
+        journal.settle(10);
+        assert_eq!(versions(&mut journal, 6), None);
+        assert_eq!(versions(&mut journal, 8), Some(vec![4]));
+        assert_eq!(versions(&mut journal, 9), None);
+        assert_eq!(versions(&mut journal, 10), Some(vec![4]));
     }
 }

@@ -4,9 +4,12 @@
 //! tick at a moment of its choosing and reads the tables in the very snapshot of that tick. What a client held there
 //! must be the same, row by row.
 
+use super::eventually;
 use super::journal::Rows;
+use super::replica::tick_of;
 use super::world::connect;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -52,6 +55,9 @@ pub struct Oracle {
     views: Vec<View>,
     /// Ticks for which the leader was faster.
     pub late: usize,
+    /// The leader's address and the oracle's last tick: two of its ticks in a row the leader would take as one.
+    leader: Option<SocketAddr>,
+    last: i64,
 }
 
 impl Oracle {
@@ -60,11 +66,28 @@ impl Oracle {
         let (cutter, reader) = (connect(url).await, connect(url).await);
         let settings = "set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'iso_8601'; set extra_float_digits = 1";
         reader.batch_execute(settings).await.unwrap();
-        Oracle { cutter, reader, tables: tables.join(", "), views, late: 0 }
+        Oracle { cutter, reader, tables: tables.join(", "), views, late: 0, leader: None, last: 0 }
+    }
+
+    /// Lets the leader at this address publish every tick by itself.
+    pub fn at_pace_of(mut self, leader: SocketAddr) -> Oracle {
+        self.leader = Some(leader);
+        self
+    }
+
+    async fn wait_for_leader(&self) {
+        let Some(leader) = self.leader else { return };
+        eventually("the leader publishes the oracle's tick", || async {
+            let ready: Value = reqwest::get(format!("http://{leader}/readyz")).await.unwrap().json().await.unwrap();
+            assert_eq!(ready["role"], "leader");
+            ready["position"].as_str().is_some_and(|position| tick_of(position) >= self.last)
+        })
+        .await;
     }
 
     /// Makes a tick now and says what the views hold there.
     pub async fn tick(&mut self) -> Arc<Truth> {
+        self.wait_for_leader().await;
         let position = loop {
             if let Some(position) = self.cut().await {
                 break position;
@@ -80,7 +103,8 @@ impl Oracle {
         self.reader.batch_execute("commit").await.unwrap();
         // the leader may be asleep, as nothing was written
         self.cutter.batch_execute("notify rowcast").await.unwrap();
-        Arc::new(Truth { tick: super::replica::tick_of(&position), position, views })
+        self.last = tick_of(&position);
+        Arc::new(Truth { tick: self.last, position, views })
     }
 
     /// Makes the tick and leaves the reader in its snapshot; none when the leader was faster.

@@ -7,6 +7,7 @@ use super::replica::tick_of;
 use super::{Client, PATIENCE, Replica};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,8 +34,18 @@ pub struct Manner {
     pub query: String,
     /// Leaves and comes back about this often, maybe to another gateway.
     pub roams: Option<Duration>,
+    /// Stays with the first gateway, which leads, so that its state is known at every tick.
+    pub at_leader: bool,
     pub invariant: Option<Invariant>,
     pub seed: u64,
+}
+
+impl Manner {
+    fn name(&self) -> String {
+        let place = if self.at_leader { "at the leader" } else { "anywhere" };
+        let roams = if self.roams.is_some() { "roaming" } else { "staying" };
+        format!("{:?} {place}, {roams}: {}", self.transport, percent_encoding::percent_decode_str(&self.query).decode_utf8_lossy())
+    }
 }
 
 /// What a client saw.
@@ -88,13 +99,23 @@ struct Witness {
     pending: VecDeque<Arc<Truth>>,
     report: Report,
     rng: StdRng,
+    /// The last things told, for the message of a failure.
+    trail: VecDeque<String>,
     moves_at: Option<Instant>,
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}: the last it was told:\n{}", self.report.name, self.trail.make_contiguous().join("\n"));
+        }
+    }
 }
 
 impl Witness {
     async fn run(manner: Manner, gateways: watch::Receiver<Vec<SocketAddr>>, mut truths: mpsc::UnboundedReceiver<Arc<Truth>>) -> Report {
         let mut rng = StdRng::seed_from_u64(manner.seed);
-        let at = pick(&gateways, &mut rng);
+        let at = if manner.at_leader { gateways.borrow()[0] } else { pick(&gateways, &mut rng) };
         let client: Box<dyn Client> = match manner.transport {
             Transport::LongPoll => {
                 let mut client = LongPoll::new(at, &manner.query);
@@ -103,9 +124,9 @@ impl Witness {
             }
             Transport::Sse => subscribe(manner.transport, at, &manner.query).await,
         };
-        let report = Report { name: format!("{:?} {}", manner.transport, manner.query), ..Report::default() };
-        let (journal, pending) = (Journal::default(), VecDeque::new());
-        let mut witness = Witness { manner, gateways, client, journal, pending, report, rng, moves_at: None };
+        let report = Report { name: manner.name(), ..Report::default() };
+        let (journal, pending) = (Journal::new(manner.at_leader), VecDeque::new());
+        let mut witness = Witness { manner, gateways, client, journal, pending, report, rng, trail: VecDeque::new(), moves_at: None };
         let (mut ended, mut nudge_at): (Option<Instant>, Option<Instant>) = (None, None);
         witness.plan_move();
         while ended.is_none() || !witness.pending.is_empty() {
@@ -142,7 +163,8 @@ impl Witness {
             }
         }
         let replica = witness.client.replica();
-        Report { changes: replica.changes, snapshots: replica.snapshots, resets: replica.resets.clone(), ..witness.report }
+        let (changes, snapshots, resets) = (replica.changes, replica.snapshots, replica.resets.clone());
+        Report { changes, snapshots, resets, ..std::mem::take(&mut witness.report) }
     }
 
     fn plan_move(&mut self) {
@@ -150,8 +172,9 @@ impl Witness {
     }
 
     async fn reconnect(&mut self) {
-        let to = pick(&self.gateways, &mut self.rng);
+        let to = if self.manner.at_leader { self.gateways.borrow()[0] } else { pick(&self.gateways, &mut self.rng) };
         self.report.reconnects += 1;
+        note(&mut self.trail, format!("goes to {to}"));
         self.journal.resume();
         self.client.reconnect(to).await;
         self.plan_move();
@@ -166,6 +189,8 @@ impl Witness {
         let messages = self.client.advance().await?;
         messages.iter().for_each(|message| self.journal.message(message));
         let replica = self.client.replica();
+        let told: Vec<String> = messages.iter().map(summary).collect();
+        note(&mut self.trail, format!("{}; stands at {}", told.join(", "), replica.position.as_deref().unwrap_or("nothing")));
         assert!(replica.problems.is_empty(), "{}: {:?}", self.report.name, replica.problems);
         let Some(position) = &replica.position else { return Ok(()) };
         let data = messages.iter().any(|m| matches!(m["type"].as_str(), Some("snapshot" | "changes")));
@@ -206,6 +231,25 @@ async fn timeout<T>(at: Option<Instant>, work: impl Future<Output = T>) -> Optio
 fn pick(gateways: &watch::Receiver<Vec<SocketAddr>>, rng: &mut StdRng) -> SocketAddr {
     let gateways = gateways.borrow();
     gateways[rng.random_range(0..gateways.len())]
+}
+
+/// How many steps a failure shows.
+const TRAIL: usize = 30;
+
+fn note(trail: &mut VecDeque<String>, line: String) {
+    trail.push_back(line);
+    if trail.len() > TRAIL {
+        trail.pop_front();
+    }
+}
+
+/// `h changes 4711: -3 v7, +8 v12`.
+fn summary(message: &Value) -> String {
+    let rows = message["changes"].as_array().into_iter().flatten().take(6);
+    let rows: Vec<String> = rows.map(|r| format!("{} {} v{}", r["op"].as_str().unwrap_or("?"), r["key"], r["version"])).collect();
+    let text = |name: &str| message[name].as_str().unwrap_or_default();
+    let more = if message["more"] == true { "more " } else { "" };
+    format!("{} {} {more}{}{}: {}", text("sub"), text("type"), text("position"), text("reason"), rows.join(" "))
 }
 
 /// The first few keys that differ.
