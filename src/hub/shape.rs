@@ -65,6 +65,11 @@ impl Spec {
         Some((op, WireRow { key: net.key.clone(), version: net.version, row }))
     }
 
+    /// How a net change leaves the shape, whoever holds what: the row, or its removal.
+    fn after(&self, net: &Net) -> WireRow {
+        WireRow { key: net.key.clone(), version: net.version, row: net.after.as_ref().and_then(|json| self.project(json)) }
+    }
+
     fn holds(&self, json: &Bytes) -> bool {
         self.filter.is_everything() || Image::parse(json).is_ok_and(|image| self.filter.matches(&image))
     }
@@ -182,16 +187,15 @@ impl Shape {
             TableBatch::Changes(nets) => nets,
         };
         let rows = self.spec.select(nets);
-        if rows.is_empty() {
-            return false;
-        }
         // encoded before the lock is taken: subscribers read under it
         let messages = message::changes(&self.spec.table.wire_name(), tick, &rows);
         let mut state = self.lock();
         if let Some(gather) = &mut state.gather {
-            gather.add(tick.position, rows.into_iter().map(|(_, row)| row));
+            // every key, also one that means nothing to who holds the rows of the tick before: the rows being read may
+            // be of a moment between the two ticks, when a row stood that came and went
+            gather.add(tick.position, nets.iter().map(|net| self.spec.after(net)));
         }
-        if state.resetting {
+        if state.resetting || rows.is_empty() {
             return false;
         }
         state.ring.push(Entry { kind: EntryKind::Changes, position: tick.position, messages });
