@@ -3,8 +3,8 @@
 //! Invariant: what is started here is stopped here, in the opposite order.
 
 use crate::config::Settings;
-use crate::hub::{Hub, HubOptions};
 use crate::http::{self, StaticPage};
+use crate::hub::{Hub, HubOptions};
 use crate::pg::doorbell::{self, Bell};
 use crate::pg::{self, PgError, Status, Store, Ticker, TickerOptions};
 use crate::tasks::Tasks;

@@ -56,8 +56,10 @@ pub enum Command {
         uninstall: bool,
     },
     /// Watch a table: from now on its changes are recorded
-    #[command(after_help = "Runs `select rowcast.watch(...)` as the user of the database url, who must own the table.\n\
-        Watching a watched table again changes its settings.\n\nExample: rowcast watch public.scores --public --ttl '3 s'")]
+    #[command(
+        after_help = "Runs `select rowcast.watch(...)` as the user of the database url, who must own the table.\n\
+        Watching a watched table again changes its settings.\n\nExample: rowcast watch public.scores --public --ttl '3 s'"
+    )]
     Watch(database::WatchArgs),
     /// Stop watching a table
     Unwatch {
@@ -80,8 +82,10 @@ pub enum Command {
         json: bool,
     },
     /// Show a table's rows and then every change, live
-    #[command(after_help = "Reads the database itself, so no gateway needs to run. Readable in a terminal, JSON lines when piped.\n\n\
-        Example: rowcast tail scores 'league=eq.nfl' | jq .changes")]
+    #[command(
+        after_help = "Reads the database itself, so no gateway needs to run. Readable in a terminal, JSON lines when piped.\n\n\
+        Example: rowcast tail scores 'league=eq.nfl' | jq .changes"
+    )]
     Tail(tail::TailArgs),
 }
 

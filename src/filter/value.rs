@@ -152,7 +152,9 @@ fn expected(kind: Kind) -> &'static str {
         Kind::Int4 => "write a whole number from -2147483648 to 2147483647, such as `12`",
         Kind::Int8 => "write a whole number from -9223372036854775808 to 9223372036854775807, such as `12`",
         Kind::Oid => "write a whole number from 0 to 4294967295, such as `12`",
-        Kind::Numeric => "write a number such as `12.50`, `-3`, `1e6`, `NaN` or `-Infinity`, its exponent at most 1000 either way",
+        Kind::Numeric => {
+            "write a number such as `12.50`, `-3`, `1e6`, `NaN` or `-Infinity`, its exponent at most 1000 either way"
+        }
         Kind::Float4 => "write a number in the range of float4, such as `12.5`, `1e-7`, `NaN` or `-Infinity`",
         Kind::Float8 => "write a number in the range of float8, such as `12.5`, `1e-7`, `NaN` or `-Infinity`",
         Kind::Uuid => "write a uuid such as `3f2b8c1e-0d5a-4f6b-9a7c-1e2d3c4b5a69`",

@@ -67,7 +67,11 @@ impl Spec {
 
     /// How a net change leaves the shape, whoever holds what: the row, or its removal.
     fn after(&self, net: &Net) -> WireRow {
-        WireRow { key: net.key.clone(), version: net.version, row: net.after.as_ref().and_then(|json| self.project(json)) }
+        WireRow {
+            key: net.key.clone(),
+            version: net.version,
+            row: net.after.as_ref().and_then(|json| self.project(json)),
+        }
     }
 
     fn holds(&self, json: &Bytes) -> bool {
@@ -178,10 +182,13 @@ impl Shape {
     pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> bool {
         let nets = match part {
             TableBatch::Reload(reason) => {
-                self.reset(tick, match reason {
-                    Reload::Truncated => ResetReason::Truncated,
-                    Reload::Requested | Reload::Overflow => ResetReason::Bulk,
-                });
+                self.reset(
+                    tick,
+                    match reason {
+                        Reload::Truncated => ResetReason::Truncated,
+                        Reload::Requested | Reload::Overflow => ResetReason::Bulk,
+                    },
+                );
                 return true;
             }
             TableBatch::Changes(nets) => nets,

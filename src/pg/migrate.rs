@@ -43,7 +43,8 @@ const MIGRATE_LOCK: i64 = 0x0072_6f77_6361_736d;
 /// What `rowcast migrate --print` prints: for people to read and for other tools to apply.
 #[must_use]
 pub fn printed() -> String {
-    let mut out = String::from("-- rowcast: all migrations in order; apply with any tool, each part in one transaction\n");
+    let mut out =
+        String::from("-- rowcast: all migrations in order; apply with any tool, each part in one transaction\n");
     for migration in MIGRATIONS {
         out.push_str(&format!("\n-- {}\nbegin;\n{}\ncommit;\n", migration.name, migration.sql.trim_end()));
     }
@@ -100,7 +101,10 @@ fn refuse_newer(installed: &[Installed]) -> Result<(), PgError> {
         return Err(PgError::Newer(names(&breaking)));
     }
     if !unknown.is_empty() {
-        tracing::warn!(migrations = names(&unknown), "the database was migrated by a newer rowcast; it says this program still works");
+        tracing::warn!(
+            migrations = names(&unknown),
+            "the database was migrated by a newer rowcast; it says this program still works"
+        );
     }
     Ok(())
 }
@@ -128,12 +132,16 @@ pub async fn check(client: &Client) -> Result<(), PgError> {
 /// It is a standby.
 pub async fn check_origin(client: &Client) -> Result<(), PgError> {
     let rows = client.query_typed(queries::ORIGIN, &[]).await?;
-    let row = rows.first().ok_or_else(|| PgError::Unexpected("no origin: the migrations did not run to their end".to_owned()))?;
+    let row = rows
+        .first()
+        .ok_or_else(|| PgError::Unexpected("no origin: the migrations did not run to their end".to_owned()))?;
     if row.try_get("in_recovery")? {
         return Err(PgError::Standby);
     }
     if !row.try_get::<_, bool>("ok")? {
-        tracing::warn!("this database is a restored or copied one: its change log begins anew, every position is refused");
+        tracing::warn!(
+            "this database is a restored or copied one: its change log begins anew, every position is refused"
+        );
         client.batch_execute("select rowcast.begin_again()").await?;
     }
     Ok(())

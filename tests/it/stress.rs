@@ -6,6 +6,7 @@
 mod writers;
 
 use crate::support::client::Transport;
+use crate::support::witness::finish;
 use crate::support::{Manner, Oracle, Replica, View, Watched, World, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -40,18 +41,27 @@ async fn every_state_is_one_postgres_was_in() {
         View::new("hot", "hot", "id", "true"),
         View::new("hot?owner=eq.a", "hot", "id", "owner = 'a'"),
         View::new("hot?n=gte.10&note=is.null", "hot", "id", "n >= 10 and note is null"),
-        View::of_columns("hot?select=id,owner&or=(id.lt.4,owner.eq.b)", "hot", "id", "id < 4 or owner = 'b'", "t.id, t.owner"),
+        View::of_columns(
+            "hot?select=id,owner&or=(id.lt.4,owner.eq.b)",
+            "hot",
+            "id",
+            "id < 4 or owner = 'b'",
+            "t.id, t.owner",
+        ),
         View::new("pair_a", "pair_a", "id", "true"),
         View::new("pair_b", "pair_b", "id", "true"),
         View::new("pair_a?v=gt.0", "pair_a", "id", "v > 0"),
         View::new("seat", "seat", "id", "true"),
     ];
-    let mut oracle = Oracle::new(&world.url, &["hot", "pair_a", "pair_b", "seat"], views.clone()).await.at_pace_of(one.address);
-    let clients: Vec<Watched> = plans(&views, &mut rng).into_iter().map(|plan| Watched::start(plan, gateways.clone())).collect();
+    let mut oracle =
+        Oracle::new(&world.url, &["hot", "pair_a", "pair_b", "seat"], views.clone()).await.at_pace_of(one.address);
+    let clients: Vec<Watched> =
+        plans(&views, &mut rng).into_iter().map(|plan| Watched::start(plan, gateways.clone())).collect();
 
     let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> =
-        (0..WRITERS).map(|i| tokio::spawn(writers::write(world.url.clone(), seed.wrapping_add(i), stop.clone()))).collect();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|i| tokio::spawn(writers::write(world.url.clone(), seed.wrapping_add(i), stop.clone())))
+        .collect();
     let (began, mut sampled) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(seconds()) {
         tokio::time::sleep(Duration::from_millis(rng.random_range(5..60))).await;
@@ -71,15 +81,18 @@ async fn every_state_is_one_postgres_was_in() {
     clients.iter().for_each(|client| {
         client.tell(&truth);
     });
-    let mut reports = Vec::new();
-    for client in clients {
-        reports.push(client.finish().await);
-    }
+    let reports = finish(clients).await;
 
     let sql = world.sql().await;
-    let row = sql.query_one("select (select count(*) from rowcast.tick), (select count(*) from rowcast.log_0)", &[]).await.unwrap();
+    let row = sql
+        .query_one("select (select count(*) from rowcast.tick), (select count(*) from rowcast.log_0)", &[])
+        .await
+        .unwrap();
     let (ticks, logged): (i64, i64) = (row.get(0), row.get(1));
-    eprintln!("{done:?}\n{ticks} ticks, {logged} changes logged, {sampled} ticks sampled ({} more lost to the leader)", oracle.late);
+    eprintln!(
+        "{done:?}\n{ticks} ticks, {logged} changes logged, {sampled} ticks sampled ({} more lost to the leader)",
+        oracle.late
+    );
     reports.iter().for_each(|report| eprintln!("{report:?}"));
     let checked: usize = reports.iter().map(|r| r.checked).sum();
     let changes: usize = reports.iter().map(|r| r.changes).sum();
@@ -100,12 +113,29 @@ fn plans(views: &[View], rng: &mut StdRng) -> Vec<Manner> {
         let query = format!("table={table}&{filter}");
         let query = query.trim_end_matches('&').to_owned();
         let views = vec![("1", i)];
-        plans.push(Manner { transport, views: views.clone(), query: query.clone(), roams: None, at_leader: true, invariant: None, seed: rng.random() });
-        plans.push(Manner { transport, views, query, roams: roaming(i % 2 == 0), at_leader: false, invariant: None, seed: rng.random() });
+        plans.push(Manner {
+            transport,
+            views: views.clone(),
+            query: query.clone(),
+            roams: None,
+            at_leader: true,
+            invariant: None,
+            seed: rng.random(),
+        });
+        plans.push(Manner {
+            transport,
+            views,
+            query,
+            roams: roaming(i % 2 == 0),
+            at_leader: false,
+            invariant: None,
+            seed: rng.random(),
+        });
     }
     let labels = [("h", 1), ("o", 3), ("a", 4), ("b", 5), ("p", 6), ("s", 7)];
     let encode = |query| percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
-    let subs: Vec<String> = labels.iter().map(|(label, i)| format!("sub={label}~{}", encode(&views[*i].query))).collect();
+    let subs: Vec<String> =
+        labels.iter().map(|(label, i)| format!("sub={label}~{}", encode(&views[*i].query))).collect();
     // (transport, roams, at the leader)
     let many = [
         (Transport::Sse, false, true),

@@ -118,13 +118,17 @@ fn statement(rng: &mut StdRng) -> String {
     let n = rng.random_range(0..20);
     let seat = rng.random_range(1..=9);
     match rng.random_range(0..17) {
-        0 | 1 => format!("insert into hot values ({key}, '{owner}', {n}, null) on conflict (id) do update set n = excluded.n, owner = excluded.owner"),
+        0 | 1 => format!(
+            "insert into hot values ({key}, '{owner}', {n}, null) on conflict (id) do update set n = excluded.n, owner = excluded.owner"
+        ),
         2 => format!("insert into hot values ({key}, '{owner}', {n}, 'new')"),
         3 | 4 => format!("update hot set n = n + 1, note = null where id = {key}"),
         5 => format!("update hot set owner = '{owner}' where id between {key} and {key} + 3"),
         6 | 7 => format!("delete from hot where id = {key}"),
         8 => format!("update hot set id = {other} where id = {key}"),
-        9 => format!("with gone as (delete from hot where id = {key} returning *) insert into hot select {other} + 12, owner, n, note from gone on conflict do nothing"),
+        9 => format!(
+            "with gone as (delete from hot where id = {key} returning *) insert into hot select {other} + 12, owner, n, note from gone on conflict do nothing"
+        ),
         10 => format!("delete from hot where id = {key}; insert into hot values ({key}, '{owner}', {n}, 'again')"),
         11 => format!("delete from hot where id > 12 and id % 3 = {n} % 3"),
         12 => format!("update seat set id = 10 - id where id in ({seat}, 10 - {seat})"),
@@ -138,7 +142,9 @@ fn statement(rng: &mut StdRng) -> String {
         _ => {
             let (sign, amount) = (rng.random_range(0..2) * 2 - 1, rng.random_range(1..9));
             let (from, to) = (rng.random_range(1..=8), rng.random_range(1..=8));
-            format!("update pair_a set v = v - {amount} * {sign} where id = {from}; update pair_b set v = v + {amount} * {sign} where id = {to}")
+            format!(
+                "update pair_a set v = v - {amount} * {sign} where id = {from}; update pair_b set v = v + {amount} * {sign} where id = {to}"
+            )
         }
     }
 }

@@ -80,7 +80,10 @@ impl Replica {
             let seen = rows.seen.get(&key).copied().unwrap_or(i64::MIN);
             assert!(version >= seen, "a snapshot takes key {key} back from {seen} to {version}");
             rows.seen.insert(key.clone(), version);
-            assert!(parts.insert(key.clone(), (version, row["row"].clone())).is_none(), "key {key} twice in a snapshot");
+            assert!(
+                parts.insert(key.clone(), (version, row["row"].clone())).is_none(),
+                "key {key} twice in a snapshot"
+            );
         }
         if message["more"] != true {
             rows.rows = rows.parts.take().unwrap();

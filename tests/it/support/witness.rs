@@ -44,7 +44,11 @@ impl Manner {
     fn name(&self) -> String {
         let place = if self.at_leader { "at the leader" } else { "anywhere" };
         let roams = if self.roams.is_some() { "roaming" } else { "staying" };
-        format!("{:?} {place}, {roams}: {}", self.transport, percent_encoding::percent_decode_str(&self.query).decode_utf8_lossy())
+        format!(
+            "{:?} {place}, {roams}: {}",
+            self.transport,
+            percent_encoding::percent_decode_str(&self.query).decode_utf8_lossy()
+        )
     }
 }
 
@@ -70,25 +74,30 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Subscribes at one of the gateways, which may move meanwhile, and follows until [`Watched::finish`].
+    /// Subscribes at one of the gateways, which may move meanwhile, and follows until [`finish`].
     pub fn start(manner: Manner, gateways: watch::Receiver<Vec<SocketAddr>>) -> Watched {
         let (truths, receiver) = mpsc::unbounded_channel();
         Watched { truths, task: tokio::spawn(Witness::run(manner, gateways, receiver)) }
     }
 
-    /// Tells it what the oracle read. False when the client failed: see [`Watched::finish`].
+    /// Tells it what the oracle read. False when the client failed: see [`finish`].
     pub fn tell(&self, truth: &Arc<Truth>) -> bool {
         self.truths.send(truth.clone()).is_ok()
     }
+}
 
-    /// Waits until everything told is compared.
-    pub async fn finish(self) -> Report {
-        drop(self.truths);
-        match self.task.await {
-            Ok(report) => report,
+/// Waits until everything told is compared.
+pub async fn finish(clients: Vec<Watched>) -> Vec<Report> {
+    // all are told that it ends before the first is waited for
+    let tasks: Vec<_> = clients.into_iter().map(|client| client.task).collect();
+    let mut reports = Vec::new();
+    for task in tasks {
+        match task.await {
+            Ok(report) => reports.push(report),
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         }
     }
+    reports
 }
 
 struct Witness {
@@ -113,7 +122,11 @@ impl Drop for Witness {
 }
 
 impl Witness {
-    async fn run(manner: Manner, gateways: watch::Receiver<Vec<SocketAddr>>, mut truths: mpsc::UnboundedReceiver<Arc<Truth>>) -> Report {
+    async fn run(
+        manner: Manner,
+        gateways: watch::Receiver<Vec<SocketAddr>>,
+        mut truths: mpsc::UnboundedReceiver<Arc<Truth>>,
+    ) -> Report {
         let mut rng = StdRng::seed_from_u64(manner.seed);
         let at = if manner.at_leader { gateways.borrow()[0] } else { pick(&gateways, &mut rng) };
         let client: Box<dyn Client> = match manner.transport {
@@ -126,7 +139,8 @@ impl Witness {
         };
         let report = Report { name: manner.name(), ..Report::default() };
         let (journal, pending) = (Journal::new(manner.at_leader), VecDeque::new());
-        let mut witness = Witness { manner, gateways, client, journal, pending, report, rng, trail: VecDeque::new(), moves_at: None };
+        let mut witness =
+            Witness { manner, gateways, client, journal, pending, report, rng, trail: VecDeque::new(), moves_at: None };
         let (mut ended, mut nudge_at): (Option<Instant>, Option<Instant>) = (None, None);
         witness.plan_move();
         while ended.is_none() || !witness.pending.is_empty() {
@@ -135,8 +149,12 @@ impl Witness {
                     Ok(truth) => witness.pending.push_back(truth),
                     Err(mpsc::error::TryRecvError::Empty) => break,
                     Err(mpsc::error::TryRecvError::Disconnected) => {
-                        ended = ended.or_else(|| Some(Instant::now()));
-                        nudge_at = nudge_at.or_else(|| Some(Instant::now() + NUDGE));
+                        if ended.is_none() {
+                            ended = Some(Instant::now());
+                            // a poll answers by itself
+                            nudge_at = (witness.manner.transport == Transport::Sse).then(|| Instant::now() + NUDGE);
+                            (witness.manner.roams, witness.moves_at) = (None, None);
+                        }
                         break;
                     }
                 }
@@ -159,7 +177,10 @@ impl Witness {
             }
             witness.compare();
             if ended.is_some_and(|at| at.elapsed() > PATIENCE) {
-                panic!("{}: stands at {:?}, never came to {}", witness.report.name, witness.journal.settled, witness.pending[0].tick);
+                panic!(
+                    "{}: stands at {:?}, never came to {}",
+                    witness.report.name, witness.journal.settled, witness.pending[0].tick
+                );
             }
         }
         let replica = witness.client.replica();
@@ -190,7 +211,10 @@ impl Witness {
         messages.iter().for_each(|message| self.journal.message(message));
         let replica = self.client.replica();
         let told: Vec<String> = messages.iter().map(summary).collect();
-        note(&mut self.trail, format!("{}; stands at {}", told.join(", "), replica.position.as_deref().unwrap_or("nothing")));
+        note(
+            &mut self.trail,
+            format!("{}; stands at {}", told.join(", "), replica.position.as_deref().unwrap_or("nothing")),
+        );
         assert!(replica.problems.is_empty(), "{}: {:?}", self.report.name, replica.problems);
         let Some(position) = &replica.position else { return Ok(()) };
         let data = messages.iter().any(|m| matches!(m["type"].as_str(), Some("snapshot" | "changes")));
@@ -205,7 +229,9 @@ impl Witness {
     }
 
     fn compare(&mut self) {
-        while let Some(truth) = self.pending.front().filter(|t| self.journal.settled.is_some_and(|settled| settled >= t.tick)).cloned() {
+        while let Some(truth) =
+            self.pending.front().filter(|t| self.journal.settled.is_some_and(|settled| settled >= t.tick)).cloned()
+        {
             self.pending.pop_front();
             for (sub, view) in &self.manner.views {
                 let Some(held) = self.journal.state_at(sub, truth.tick) else {
@@ -213,7 +239,13 @@ impl Witness {
                     continue;
                 };
                 let wanted = &truth.views[*view];
-                assert!(held == wanted, "{}, `{sub}` at tick {}: {}", self.report.name, truth.position, difference(held, wanted));
+                assert!(
+                    held == wanted,
+                    "{}, `{sub}` at tick {}: {}",
+                    self.report.name,
+                    truth.position,
+                    difference(held, wanted)
+                );
                 self.report.checked += 1;
                 self.report.rows_checked += held.len();
             }
@@ -246,7 +278,8 @@ fn note(trail: &mut VecDeque<String>, line: String) {
 /// `h changes 4711: -3 v7, +8 v12`.
 fn summary(message: &Value) -> String {
     let rows = message["changes"].as_array().into_iter().flatten().take(6);
-    let rows: Vec<String> = rows.map(|r| format!("{} {} v{}", r["op"].as_str().unwrap_or("?"), r["key"], r["version"])).collect();
+    let rows: Vec<String> =
+        rows.map(|r| format!("{} {} v{}", r["op"].as_str().unwrap_or("?"), r["key"], r["version"])).collect();
     let text = |name: &str| message[name].as_str().unwrap_or_default();
     let more = if message["more"] == true { "more " } else { "" };
     format!("{} {} {more}{}{}: {}", text("sub"), text("type"), text("position"), text("reason"), rows.join(" "))
