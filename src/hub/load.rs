@@ -111,7 +111,11 @@ impl Load {
             }
             self.check_gathered()?;
             // a tick reached the shape that the head does not show yet
-            let newest = self.shape.lock().ring.newest_tick();
+            let newest = {
+                let state = self.shape.lock();
+                let gathered = state.gather.as_ref().and_then(Gather::newest).map_or(0, |newest| newest.tick);
+                state.ring.newest_tick().max(gathered)
+            };
             self.head_reaching(|head| head.position.tick >= newest).await?;
         }
         Ok(Outcome::Done)

@@ -14,4 +14,5 @@ mod demo;
 mod filter_oracle;
 mod flow;
 mod localpg;
+mod stress;
 mod support;

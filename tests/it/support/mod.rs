@@ -1,14 +1,19 @@
 //! The test world: a private Postgres, a fresh database per test, gateways, a breakable proxy, clients.
 
 pub mod client;
+pub mod journal;
+pub mod oracle;
 pub mod postgres;
 pub mod proxy;
 pub mod replica;
+pub mod witness;
 pub mod world;
 
 pub use client::{Client, LongPoll, Sse};
+pub use oracle::{Oracle, View};
 pub use proxy::Proxy;
 pub use replica::Replica;
+pub use witness::{Manner, Watched};
 pub use world::{TestGateway, World};
 
 use std::future::Future;
