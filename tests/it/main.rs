@@ -4,3 +4,7 @@
 mod architecture;
 mod flow;
 mod support;
+mod traps_crash;
+mod traps_doorbell;
+mod traps_retention;
+mod traps_ticks;

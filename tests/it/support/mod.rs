@@ -1,12 +1,18 @@
 //! The test world: a private Postgres, a fresh database per test, gateways, a breakable proxy, clients.
 
 pub mod client;
+pub mod everyone;
+pub mod gate;
 pub mod postgres;
+pub mod process;
 pub mod proxy;
 pub mod replica;
 pub mod world;
 
 pub use client::{Client, LongPoll, Sse};
+pub use everyone::Everyone;
+pub use gate::{Ear, Gate, Gated};
+pub use process::GatewayProcess;
 pub use proxy::Proxy;
 pub use replica::Replica;
 pub use world::{TestGateway, World};
