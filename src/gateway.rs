@@ -3,8 +3,8 @@
 //! Invariant: what is started here is stopped here, in the opposite order.
 
 use crate::config::Settings;
-use crate::hub::{Hub, HubOptions};
 use crate::http::{self, StaticPage};
+use crate::hub::{Hub, HubOptions};
 use crate::pg::doorbell::{self, Bell};
 use crate::pg::{self, PgError, Status, Store, Ticker, TickerOptions};
 use crate::tasks::Tasks;
@@ -48,7 +48,7 @@ impl Core {
     /// # Errors
     /// The settings are wrong.
     pub fn start(settings: &Settings) -> Result<Core, StartError> {
-        let tasks = Tasks::default();
+        let tasks = Tasks::here();
         let direct = pg::parse(settings.notify_url.as_deref().unwrap_or(&settings.database_url))?;
         let pool = pg::pool(&pg::parse(&settings.database_url)?, settings.pool_size)?;
         let store = Store::new(pool.clone(), settings.batch_bytes, settings.snapshot_max_bytes);

@@ -114,8 +114,16 @@ mod tests {
     #[test]
     fn an_insert_that_waited_for_a_delete_has_the_lower_version() {
         // T2: update 10 -> 14, delete (15); T1: insert drew 12 before it waited, the guard re-stamped it 16
-        let batch = vec![change(12, None, true), change(14, Some(10), true), change(15, Some(14), false), change(16, Some(12), true)];
+        let batch = vec![
+            change(12, None, true),
+            change(14, Some(10), true),
+            change(15, Some(14), false),
+            change(16, Some(12), true),
+        ];
         let net = fold(batch);
-        assert_eq!((net[0].before.clone(), net[0].after.clone(), net[0].version), (Some(image(10)), Some(image(16)), 16));
+        assert_eq!(
+            (net[0].before.clone(), net[0].after.clone(), net[0].version),
+            (Some(image(10)), Some(image(16)), 16)
+        );
     }
 }

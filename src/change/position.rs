@@ -80,9 +80,22 @@ mod tests {
 
     #[test]
     fn near_misses_are_refused() {
-        for text in ["", "-", "1", "1-", "-9f3a2c", "01-9f3a2c", "1-9F3A2C", "1-9f3a2", "1-9f3a2c0", "+1-9f3a2c",
-            "9223372036854775808-000000", "1-9f3a2c ", "1\n-9f3a2c", "4711-9f3a2c-1"]
-        {
+        for text in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-9f3a2c",
+            "01-9f3a2c",
+            "1-9F3A2C",
+            "1-9f3a2",
+            "1-9f3a2c0",
+            "+1-9f3a2c",
+            "9223372036854775808-000000",
+            "1-9f3a2c ",
+            "1\n-9f3a2c",
+            "4711-9f3a2c-1",
+        ] {
             assert_eq!(text.parse::<Position>(), Err(MalformedPosition), "{text:?}");
         }
     }

@@ -73,9 +73,14 @@ mod tests {
 
     /// A history: transactions 3.. in which each finishes at a moment of its own; a snapshot at each moment.
     fn snapshot_at(moment: u64, finishes: &[u64]) -> Snapshot {
-        let running: Vec<u64> =
-            finishes.iter().enumerate().filter(|&(i, &f)| i as u64 <= moment && f > moment).map(|(i, _)| i as u64 + 3).collect();
-        let done = finishes.iter().enumerate().filter(|&(i, &f)| i as u64 <= moment && f <= moment).map(|(i, _)| i as u64 + 3);
+        let running: Vec<u64> = finishes
+            .iter()
+            .enumerate()
+            .filter(|&(i, &f)| i as u64 <= moment && f > moment)
+            .map(|(i, _)| i as u64 + 3)
+            .collect();
+        let done =
+            finishes.iter().enumerate().filter(|&(i, &f)| i as u64 <= moment && f <= moment).map(|(i, _)| i as u64 + 3);
         let xmax = done.max().map_or(3, |x| x + 1);
         let xip: Vec<u64> = running.iter().copied().filter(|&x| x < xmax).collect();
         Snapshot { xmin: xip.first().copied().unwrap_or(xmax), xmax, xip }

@@ -71,7 +71,11 @@ pub(super) async fn watch(args: WatchArgs) -> Result<(), CliError> {
         public: args.public,
     };
     watch::watch(&args.database.url()?, &args.table, &options).await?;
-    let reach = if args.public { "anybody may read it" } else { "not public: only `rowcast tail` shows it yet, pass `--public` to serve it" };
+    let reach = if args.public {
+        "anybody may read it"
+    } else {
+        "not public: only `rowcast tail` shows it yet, pass `--public` to serve it"
+    };
     writeln!(anstream::stdout(), "watching {} ({reach})", args.table)?;
     Ok(())
 }
@@ -83,7 +87,7 @@ pub(super) async fn unwatch(database: DatabaseArgs, table: &str, drop_version: b
 }
 
 pub(super) async fn tables(database: DatabaseArgs, json: bool) -> Result<(), CliError> {
-    let client = connect(&parse(&database.url()?)?, &Tasks::default(), "command connection").await?;
+    let client = connect(&parse(&database.url()?)?, &Tasks::here(), "command connection").await?;
     migrate::check(&client).await?;
     let loaded = catalog::load(&client).await?;
     let mut tables: Vec<_> = loaded.iter().collect();
@@ -104,7 +108,14 @@ pub(super) async fn tables(database: DatabaseArgs, json: bool) -> Result<(), Cli
             continue;
         }
         let reach = if table.public { "public" } else { "private" };
-        writeln!(out, "{:<32} {reach:<8} key {}  ttl {:?}  snapshot every {:?}", table.wire_name(), table.key.join(","), table.ttl, table.snapshot_every)?;
+        writeln!(
+            out,
+            "{:<32} {reach:<8} key {}  ttl {:?}  snapshot every {:?}",
+            table.wire_name(),
+            table.key.join(","),
+            table.ttl,
+            table.snapshot_every
+        )?;
         if let Some(problem) = &table.broken {
             writeln!(out, "    cannot be served: {problem}")?;
         }

@@ -43,7 +43,8 @@ pub(super) async fn tail(args: TailArgs) -> Result<(), CliError> {
         .map(|f| f.split_once('=').map(|(c, v)| (c.to_owned(), v.to_owned())))
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| CliError::Usage("a filter is `column=operator.value`, as in `league=eq.nfl`".to_owned()))?;
-    let request = Request { sub: FIRST_SUB.into(), table: args.table, filter, select: args.select, wide_as_strings: false };
+    let request =
+        Request { sub: FIRST_SUB.into(), table: args.table, filter, select: args.select, wide_as_strings: false };
     let core = Core::start(&args.args.settings()?)?;
     let json = args.json || !std::io::stdout().is_terminal();
     let start = if args.now { Start::Now } else { Start::Snapshot };

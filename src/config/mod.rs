@@ -3,6 +3,7 @@
 //! The only module, with `main`, that reads the environment. Invariant: an unknown key is an error that names the
 //! file and the line; a setting is read in one place.
 
+use crate::localpg::Environment;
 use clap::Args;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -59,6 +60,13 @@ impl Settings {
             drain: Duration::from_secs(10),
         }
     }
+}
+
+/// What running a private Postgres needs to know of the process environment.
+#[must_use]
+pub fn environment() -> Environment {
+    #[expect(clippy::disallowed_methods, reason = "config is where the environment is read")]
+    Environment::read(|name| std::env::var_os(name))
 }
 
 /// Which database.
@@ -139,7 +147,9 @@ struct File {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No database was named.
-    #[error("no database: pass `--database-url`, set `DATABASE_URL`, or put `database_url` into the file of `--config`")]
+    #[error(
+        "no database: pass `--database-url`, set `DATABASE_URL`, or put `database_url` into the file of `--config`"
+    )]
     NoDatabase,
     /// The file cannot be read.
     #[error("cannot read `{0}`: {1}")]
@@ -179,8 +189,10 @@ impl ServeArgs {
         let url = self.database.database_url.clone().or(file.database_url).ok_or(ConfigError::NoDatabase)?;
         let default = Settings::new(url);
         let pick = |flag: Option<usize>, file: Option<usize>, default: usize| flag.or(file).unwrap_or(default);
-        let millis = |flag: Option<u64>, file: Option<u64>, default| flag.or(file).map_or(default, Duration::from_millis);
-        let seconds = |flag: Option<u64>, file: Option<u64>, default| flag.or(file).map_or(default, Duration::from_secs);
+        let millis =
+            |flag: Option<u64>, file: Option<u64>, default| flag.or(file).map_or(default, Duration::from_millis);
+        let seconds =
+            |flag: Option<u64>, file: Option<u64>, default| flag.or(file).map_or(default, Duration::from_secs);
         Settings {
             notify_url: self.notify_url.clone().or(file.notify_url),
             listen: self.listen.clone().or(file.listen).unwrap_or(default.listen),
@@ -209,7 +221,11 @@ impl Settings {
             ("tick_interval_ms", (ms(1)..=ms(1000)).contains(&self.tick_interval), "1 to 1000"),
             ("safety_poll_ms", (ms(50)..=ms(60_000)).contains(&self.safety_poll), "50 to 60000"),
             ("retention_seconds", self.retention >= Duration::from_secs(60), "at least 60"),
-            ("snapshot_reads", self.snapshot_reads >= 1 && self.snapshot_reads < self.pool_size, "at least 1 and below `pool_size`"),
+            (
+                "snapshot_reads",
+                self.snapshot_reads >= 1 && self.snapshot_reads < self.pool_size,
+                "at least 1 and below `pool_size`",
+            ),
             ("batch_bytes", self.batch_bytes >= 1 << 20, "at least 1048576"),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {
@@ -246,12 +262,19 @@ mod tests {
     #[test]
     fn the_example_file_is_right_and_names_every_key() {
         let text = include_str!("../../rowcast.example.toml");
-        let all: String = text.lines().map(|l| l.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(l)).collect::<Vec<_>>().join("\n");
+        let all: String = text
+            .lines()
+            .map(|l| l.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(l))
+            .collect::<Vec<_>>()
+            .join("\n");
         let file: File = toml::from_str(&all).unwrap();
         assert!(format!("{file:?}").matches("None").count() == 0, "{file:?}");
         let settings = with_file(&all, ServeArgs::default()).unwrap();
         let default = Settings::new("");
-        assert_eq!((settings.pool_size, settings.ring_bytes, settings.retention), (default.pool_size, default.ring_bytes, default.retention));
+        assert_eq!(
+            (settings.pool_size, settings.ring_bytes, settings.retention),
+            (default.pool_size, default.ring_bytes, default.retention)
+        );
     }
 
     #[test]

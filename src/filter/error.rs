@@ -13,7 +13,10 @@ const SHOWN_CHARS: usize = 64;
 #[non_exhaustive]
 pub enum FilterError {
     /// No published column of that name.
-    #[error("unknown column {}; use a name that the table's rows show, and double-quote one that contains a dot", Shown(column))]
+    #[error(
+        "unknown column {}; use a name that the table's rows show, and double-quote one that contains a dot",
+        Shown(column)
+    )]
     UnknownColumn {
         /// The name as written.
         column: String,
@@ -22,7 +25,8 @@ pub enum FilterError {
     #[error(
         "unknown operator {} on column {}; use `eq`, `neq`, `gt`, `gte`, `lt`, `lte`, `in`, `is`, `like` or `ilike`, \
          with `not.` before it to negate",
-        Shown(operator), Shown(column)
+        Shown(operator),
+        Shown(column)
     )]
     UnknownOperator {
         /// The column it was written for.
@@ -110,7 +114,7 @@ impl fmt::Display for Shown<'_> {
                 f.write_str("...")?;
                 break;
             }
-            if c.is_control() || c == '`' { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+            if c.is_control() || c == '`' { write!(f, "{}", c.escape_unicode())? } else { write!(f, "{c}")? }
         }
         f.write_str("`")
     }

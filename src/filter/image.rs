@@ -27,7 +27,9 @@ pub enum ImageError {
         column: String,
     },
     /// A value is not what the column's type looks like.
-    #[error("row image holds no value of the filter's type in column `{column}`; the table changed since the filter was made")]
+    #[error(
+        "row image holds no value of the filter's type in column `{column}`; the table changed since the filter was made"
+    )]
     Unreadable {
         /// The column.
         column: String,

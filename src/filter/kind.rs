@@ -110,12 +110,18 @@ impl Kind {
     /// Why `demand` is refused on a column of this type and collation, or `None` when it is exact.
     pub(super) fn refuses(self, collation: Collation, demand: Demand) -> Option<&'static str> {
         if matches!(self, Self::Opaque | Self::SelfShown) {
-            return Some("values of this type are compared by rules only Postgres has; only `is.null` and `not.is.null` work on it");
+            return Some(
+                "values of this type are compared by rules only Postgres has; only `is.null` and `not.is.null` work on it",
+            );
         }
         match demand {
             Demand::Truth if self == Self::Bool => None,
-            Demand::Truth => Some("`is.true`, `is.false` and `is.unknown` need a bool column; use `is.null` or a comparison"),
-            Demand::Like | Demand::Ilike if !self.is_textual() => Some("patterns match text columns only; use a comparison"),
+            Demand::Truth => {
+                Some("`is.true`, `is.false` and `is.unknown` need a bool column; use `is.null` or a comparison")
+            }
+            Demand::Like | Demand::Ilike if !self.is_textual() => {
+                Some("patterns match text columns only; use a comparison")
+            }
             Demand::Order if self == Self::Enum => {
                 Some("the order of an enum is known to Postgres only; list the labels with `in.(...)`")
             }
@@ -128,12 +134,12 @@ impl Kind {
 fn refuses_text(collation: Collation, demand: Demand) -> Option<&'static str> {
     match (collation, demand) {
         (Collation::C, _) | (Collation::Deterministic, Demand::Equality | Demand::Like) => None,
-        (Collation::Deterministic, Demand::Ilike) => {
-            Some("upper and lower case of this collation are known to Postgres only; use `like`, or give the column the collation `C`")
-        }
-        (Collation::Deterministic, _) => {
-            Some("the order of this collation is known to Postgres only; use `eq` or `in`, or give the column the collation `C`")
-        }
+        (Collation::Deterministic, Demand::Ilike) => Some(
+            "upper and lower case of this collation are known to Postgres only; use `like`, or give the column the collation `C`",
+        ),
+        (Collation::Deterministic, _) => Some(
+            "the order of this collation is known to Postgres only; use `eq` or `in`, or give the column the collation `C`",
+        ),
         (Collation::Nondeterministic | Collation::None, _) => Some(
             "what counts as equal in this collation is known to Postgres only; only `is.null` works, or give the column \
              a deterministic collation",

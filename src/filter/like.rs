@@ -182,7 +182,8 @@ impl Floating {
         let trailing = tokens.iter().rev().take_while(|t| **t == Token::One).count();
         let core = &tokens[..tokens.len() - trailing];
         if !core.contains(&Token::One) {
-            let letters: String = core.iter().filter_map(|t| if let Token::Char(c) = t { Some(*c) } else { None }).collect();
+            let letters: String =
+                core.iter().filter_map(|t| if let Token::Char(c) = t { Some(*c) } else { None }).collect();
             return Ok(Self::Plain { letters: letters.into(), trailing });
         }
         if tokens.len() > MAX_MIXED_PIECE {

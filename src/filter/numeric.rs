@@ -116,7 +116,9 @@ impl<'a> Decimal<'a> {
             magnitude = -i64::try_from(parts.fraction.len() - tail.len()).unwrap_or(i64::MAX / 2);
         }
         let class = match (head.is_empty() && tail.is_empty(), parts.negative) {
-            (true, _) => return Self { class: Class::Zero, magnitude: 0, head: Cow::Borrowed(&[]), tail: Cow::Borrowed(&[]) },
+            (true, _) => {
+                return Self { class: Class::Zero, magnitude: 0, head: Cow::Borrowed(&[]), tail: Cow::Borrowed(&[]) };
+            }
             (false, true) => Class::Negative,
             (false, false) => Class::Positive,
         };

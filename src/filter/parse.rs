@@ -1,9 +1,9 @@
-//! Reads filters in PostgREST's grammar.
+//! Reads filters in `PostgREST`'s grammar.
 //!
 //! Must not know: images, SQL. Invariant: any text at all gives a filter or an error, in time and stack
 //! bounded by the caps below.
 //!
-//! Where this reader is stricter or kinder than PostgREST: a literal must fit the column's type; spaces
+//! Where this reader is stricter or kinder than `PostgREST`: a literal must fit the column's type; spaces
 //! around an unquoted value inside parentheses are dropped; `\*` in a pattern is a literal `*`.
 
 use super::error::FilterError;
@@ -26,14 +26,21 @@ pub const MAX_BYTES: usize = 8 * 1024;
 /// What ends an unquoted word inside parentheses.
 const ENDS: [char; 2] = [',', ')'];
 
-pub(super) fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, table: &Table) -> Result<Node, FilterError> {
+pub(super) fn parse<'a>(
+    pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    table: &Table,
+) -> Result<Node, FilterError> {
     let mut parser = Parser { table, terms: 0 };
     let mut bytes = 0;
     let mut nodes = Vec::new();
     for (key, value) in pairs {
         bytes += key.len() + value.len();
         if bytes > MAX_BYTES {
-            return Err(FilterError::TooComplex { what: "bytes of text", limit: MAX_BYTES, remedy: "split it into several subscriptions" });
+            return Err(FilterError::TooComplex {
+                what: "bytes of text",
+                limit: MAX_BYTES,
+                remedy: "split it into several subscriptions",
+            });
         }
         nodes.push(parser.pair(key, value)?);
     }
@@ -80,7 +87,11 @@ impl<'t> Parser<'t> {
     /// `(item,item,...)` after `and`, `or`, `not.and`, `not.or`.
     fn group(&mut self, word: &str, text: &mut Text<'_>, depth: usize) -> Result<Node, FilterError> {
         if depth > MAX_DEPTH {
-            return Err(FilterError::TooComplex { what: "groups within groups", limit: MAX_DEPTH, remedy: "write it flatter" });
+            return Err(FilterError::TooComplex {
+                what: "groups within groups",
+                limit: MAX_DEPTH,
+                remedy: "write it flatter",
+            });
         }
         text.expect('(', "write a group as `or=(a.eq.1,b.eq.2)`")?;
         let mut nodes = Vec::new();
@@ -117,7 +128,13 @@ impl<'t> Parser<'t> {
         place.ok_or_else(|| FilterError::UnknownColumn { column: name.to_owned() })
     }
 
-    fn term(&mut self, place: Place<'_>, negated: bool, operator: &'static str, operand: Operand) -> Result<Node, FilterError> {
+    fn term(
+        &mut self,
+        place: Place<'_>,
+        negated: bool,
+        operator: &'static str,
+        operand: Operand,
+    ) -> Result<Node, FilterError> {
         self.terms += 1;
         if self.terms > MAX_TERMS {
             let remedy = "use `in.(...)` for many values of one column";
@@ -180,11 +197,18 @@ fn list(text: &mut Text<'_>) -> Result<Vec<String>, FilterError> {
 fn test(column: &Column, kind: Kind, operator: &'static str, operand: Operand) -> Result<(bool, Test), FilterError> {
     let exact = |demand| match kind.refuses(column.collation, demand) {
         None => Ok(()),
-        Some(reason) => {
-            Err(FilterError::NotExact { column: column.name.clone(), type_sql: column.type_sql.clone(), operator, reason })
-        }
+        Some(reason) => Err(FilterError::NotExact {
+            column: column.name.clone(),
+            type_sql: column.type_sql.clone(),
+            operator,
+            reason,
+        }),
     };
-    let invalid = |value: &str, expected| FilterError::InvalidValue { column: column.name.clone(), value: value.to_owned(), expected };
+    let invalid = |value: &str, expected| FilterError::InvalidValue {
+        column: column.name.clone(),
+        value: value.to_owned(),
+        expected,
+    };
     let literal = |text: &str| Literal::parse(kind, text).map_err(|expected| invalid(text, expected));
     let text = match operand {
         Operand::List(words) => {
@@ -237,7 +261,9 @@ fn one_of(mut list: Vec<Literal>) -> Test {
 
 fn pattern_error(fault: PatternError, text: &str, invalid: &dyn Fn(&str, &'static str) -> FilterError) -> FilterError {
     match fault {
-        PatternError::TrailingEscape => invalid(text, "a pattern cannot end in one `\\`; write `\\\\` for the character itself"),
+        PatternError::TrailingEscape => {
+            invalid(text, "a pattern cannot end in one `\\`; write `\\\\` for the character itself")
+        }
         PatternError::Mixed => FilterError::TooComplex {
             what: "characters between two `%` of a pattern with `_` among them",
             limit: MAX_MIXED_PIECE,

@@ -65,9 +65,15 @@ impl Writer<'_> {
                 let not = if term.negated { "not " } else { "" };
                 let _ = write!(self.sql.text, "({column} is {not}{truth})");
             }
-            Test::Eq(literal) => self.comparison(&column, term.kind, if term.negated { "<>" } else { "=" }, &literal.text),
-            Test::Less(literal) => self.comparison(&column, term.kind, if term.negated { ">=" } else { "<" }, &literal.text),
-            Test::Greater(literal) => self.comparison(&column, term.kind, if term.negated { "<=" } else { ">" }, &literal.text),
+            Test::Eq(literal) => {
+                self.comparison(&column, term.kind, if term.negated { "<>" } else { "=" }, &literal.text);
+            }
+            Test::Less(literal) => {
+                self.comparison(&column, term.kind, if term.negated { ">=" } else { "<" }, &literal.text);
+            }
+            Test::Greater(literal) => {
+                self.comparison(&column, term.kind, if term.negated { "<=" } else { ">" }, &literal.text);
+            }
             // `= any('{}')` is false even for null, but there is no need to ask.
             Test::In(list) if list.is_empty() => self.push(if term.negated { "true" } else { "false" }),
             Test::In(list) => {
@@ -128,7 +134,9 @@ impl Writer<'_> {
 /// domains. The price is that an index on the column does not serve.
 fn operand(column: &str, kind: Kind) -> String {
     match kind {
-        Kind::Enum => format!("(pg_catalog.to_json({column}) operator(pg_catalog.#>>) '{{}}') collate pg_catalog.\"C\""),
+        Kind::Enum => {
+            format!("(pg_catalog.to_json({column}) operator(pg_catalog.#>>) '{{}}') collate pg_catalog.\"C\"")
+        }
         _ => column.to_owned(),
     }
 }

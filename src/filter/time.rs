@@ -154,7 +154,13 @@ impl Input<'_> {
         if self.eat(b'Z') {
             return Some(0);
         }
-        let sign = if self.eat(b'-') { -1 } else if self.eat(b'+') { 1 } else { return None };
+        let sign = if self.eat(b'-') {
+            -1
+        } else if self.eat(b'+') {
+            1
+        } else {
+            return None;
+        };
         let hour = self.number(2, 2)?;
         let minute = if self.eat(b':') { self.number(2, 2)? } else { 0 };
         let second = if self.eat(b':') { self.number(2, 2)? } else { 0 };

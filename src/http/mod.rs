@@ -49,7 +49,13 @@ pub struct App {
 ///
 /// # Errors
 /// The listener cannot be used.
-pub fn serve(listener: TcpListener, app: App, pages: Vec<StaticPage>, workers: usize, drain: Duration) -> std::io::Result<Server> {
+pub fn serve(
+    listener: TcpListener,
+    app: App,
+    pages: Vec<StaticPage>,
+    workers: usize,
+    drain: Duration,
+) -> std::io::Result<Server> {
     let app = web::Data::new(app);
     let server = HttpServer::new(move || {
         let mut routes = ActixApp::new()
@@ -102,7 +108,9 @@ where
             return HttpResponse::Ok().finish();
         }
         let mut answer = Problem::new(405, "method-not-allowed", "this address answers `GET`").error_response();
-        answer.headers_mut().insert(actix_web::http::header::ALLOW, actix_web::http::header::HeaderValue::from_static("GET, HEAD"));
+        answer
+            .headers_mut()
+            .insert(actix_web::http::header::ALLOW, actix_web::http::header::HeaderValue::from_static("GET, HEAD"));
         answer
     }))
 }

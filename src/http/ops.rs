@@ -29,7 +29,9 @@ pub(super) async fn readyz(app: web::Data<App>) -> HttpResponse {
         Condition { name: "position", problem: position.is_none().then(|| "no tick read yet".to_owned()) },
         Condition {
             name: "freshness",
-            problem: lag.filter(|lag| *lag > STALE).map(|lag| format!("nothing heard from the database for {} s", lag.as_secs())),
+            problem: lag
+                .filter(|lag| *lag > STALE)
+                .map(|lag| format!("nothing heard from the database for {} s", lag.as_secs())),
         },
         Condition { name: "serving", problem: app.stopping.is_cancelled().then(|| "shutting down".to_owned()) },
     ];

@@ -66,10 +66,16 @@ impl StreamParams {
         if subs.is_empty() {
             subs.push(one(FIRST_SUB, None, own)?);
         } else if let Some((name, _)) = own.first() {
-            return Err(malformed(format!("`{name}` beside `sub`: with several subscriptions each has its own filter, `sub=<id>~<table>?<filters, encoded>`")));
+            return Err(malformed(format!(
+                "`{name}` beside `sub`: with several subscriptions each has its own filter, `sub=<id>~<table>?<filters, encoded>`"
+            )));
         }
         if subs.len() > MAX_SUBS {
-            return Err(Problem::new(400, "too-many-subscriptions", format!("{} subscriptions, at most {MAX_SUBS} on one connection", subs.len())));
+            return Err(Problem::new(
+                400,
+                "too-many-subscriptions",
+                format!("{} subscriptions, at most {MAX_SUBS} on one connection", subs.len()),
+            ));
         }
         let mut seen = HashSet::new();
         if let Some(twice) = subs.iter().find(|s| !seen.insert(&s.sub)) {
@@ -81,9 +87,11 @@ impl StreamParams {
 
 /// `<id>~<table>?<filters, encoded>`.
 fn sub(text: &str) -> Result<Request, Problem> {
-    let (label, rest) = text.split_once('~').ok_or_else(|| malformed("`sub` must be `<id>~<table>?<filters, encoded>`"))?;
+    let (label, rest) =
+        text.split_once('~').ok_or_else(|| malformed("`sub` must be `<id>~<table>?<filters, encoded>`"))?;
     let (table, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let pairs = serde_urlencoded::from_str(query).map_err(|e| malformed(format!("the filters of `sub` `{label}`: {e}")))?;
+    let pairs =
+        serde_urlencoded::from_str(query).map_err(|e| malformed(format!("the filters of `sub` `{label}`: {e}")))?;
     one(label, Some(table), pairs)
 }
 
@@ -106,7 +114,9 @@ fn one(label: &str, table: Option<&str>, pairs: Vec<(String, String)>) -> Result
             ("numbers", "number") => request.wide_as_strings = false,
             ("numbers", _) => return Err(malformed("`numbers` is `string` or `number`")),
             ("order" | "limit" | "offset", _) => {
-                return Err(malformed(format!("`{name}` has no meaning in a stream: a subscription is a set of rows, without order or end; filter instead")));
+                return Err(malformed(format!(
+                    "`{name}` has no meaning in a stream: a subscription is a set of rows, without order or end; filter instead"
+                )));
             }
             _ => request.filter.push((name, value)),
         }

@@ -65,7 +65,11 @@ impl Problem {
     /// 404 for whatever is not there, or not for this caller.
     #[must_use]
     pub fn not_found() -> Problem {
-        Problem::new(404, "not-found", "nothing is served at this address; `GET /v1/stream?table=<table>` and `GET /v1/changes?table=<table>` are")
+        Problem::new(
+            404,
+            "not-found",
+            "nothing is served at this address; `GET /v1/stream?table=<table>` and `GET /v1/changes?table=<table>` are",
+        )
     }
 
     /// The stable slug.
@@ -142,14 +146,23 @@ mod tests {
             serde_json::json!({"type":"/problems/unavailable","title":"the database cannot be read now","status":503,
                 "detail":"the database could not be read","code":"unavailable","request_id":"ab","retry_after":1})
         );
-        assert_eq!(problem.error_response().headers()["retry-after"], "1");
+        assert_eq!(problem.error_response().headers().get("retry-after").unwrap(), "1");
     }
 
     #[test]
     fn every_code_used_has_a_title() {
-        for code in ["unknown-column", "unknown-operator", "filter-too-complex", "invalid-value", "operator-not-exact",
-            "malformed-filter", "not-found", "table-unavailable", "snapshot-too-large", "snapshot-too-busy"]
-        {
+        for code in [
+            "unknown-column",
+            "unknown-operator",
+            "filter-too-complex",
+            "invalid-value",
+            "operator-not-exact",
+            "malformed-filter",
+            "not-found",
+            "table-unavailable",
+            "snapshot-too-large",
+            "snapshot-too-busy",
+        ] {
             assert_ne!(Problem::new(400, code, "").title, "error", "{code}");
         }
     }

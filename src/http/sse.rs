@@ -59,10 +59,13 @@ struct Body {
 pub(super) fn body(session: Session, stop: CancellationToken) -> impl Stream<Item = Result<Bytes, Infallible>> {
     let body = Body { session, queued: VecDeque::new(), stop, over: false };
     let first = stream::once(std::future::ready(Ok(Bytes::from(retry()))));
-    futures_util::StreamExt::chain(first, stream::unfold(body, |mut body| async move {
-        let bytes = body.next().await?;
-        Some((Ok(bytes), body))
-    }))
+    futures_util::StreamExt::chain(
+        first,
+        stream::unfold(body, |mut body| async move {
+            let bytes = body.next().await?;
+            Some((Ok(bytes), body))
+        }),
+    )
 }
 
 impl Body {

@@ -49,7 +49,11 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
     accepts(&request, "text/event-stream")?;
     let params = params(&request)?;
     if params.wait.is_some() {
-        return Err(Problem::new(400, "malformed-request", "`wait` is for `GET /v1/changes`; a stream waits by itself"));
+        return Err(Problem::new(
+            400,
+            "malformed-request",
+            "`wait` is for `GET /v1/changes`; a stream waits by itself",
+        ));
     }
     // a reconnecting EventSource sends the header and repeats the old `since` of its address
     let begin = match request.headers().get("last-event-id") {

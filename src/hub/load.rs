@@ -162,7 +162,8 @@ impl Load {
     }
 
     async fn head_reaching(&mut self, enough: impl Fn(&Tick) -> bool) -> Result<Tick, SourceError> {
-        let gone = || SourceError { code: "shutting-down", detail: "the gateway is shutting down".to_owned(), retry: false };
+        let gone =
+            || SourceError { code: "shutting-down", detail: "the gateway is shutting down".to_owned(), retry: false };
         loop {
             let waited = {
                 let head = self.head.wait_for(|head| head.as_ref().is_some_and(&enough));

@@ -67,7 +67,9 @@ impl Tables {
     /// name.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Arc<Table>> {
-        if let Some(table) = self.0.values().find(|t| t.wire_name() == name || format!("{}.{}", t.schema, t.name) == name) {
+        if let Some(table) =
+            self.0.values().find(|t| t.wire_name() == name || format!("{}.{}", t.schema, t.name) == name)
+        {
             return Some(table);
         }
         let mut same = self.0.values().filter(|t| t.name == name);
@@ -258,7 +260,9 @@ impl Hub {
                 if state.snapshot_at.is_some_and(|at| at.elapsed() > SNAPSHOT_SHARED) {
                     state.ring.drop_snapshots();
                 }
-                !period.is_zero() && state.subscribers() > 0 && state.snapshot_at.is_some_and(|at| at.elapsed() >= period)
+                !period.is_zero()
+                    && state.subscribers() > 0
+                    && state.snapshot_at.is_some_and(|at| at.elapsed() >= period)
             };
             if due {
                 self.load(&shape, ring::Audience::All);

@@ -71,7 +71,8 @@ pub async fn connect(config: &Config, tasks: &Tasks, name: &'static str) -> Resu
 /// # Errors
 /// The configuration is not usable.
 pub fn pool(config: &Config, size: usize) -> Result<Pool, PgError> {
-    let manager = Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let manager =
+        Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
     let wait = Some(Duration::from_secs(10));
     Pool::builder(manager)
         .max_size(size)

@@ -106,7 +106,13 @@ pub async fn listen(config: Config, pool: Pool, bell: Arc<Bell>, tasks: Tasks) {
 }
 
 /// One connection's life; returns why it was given up.
-async fn session(config: &Config, pool: &Pool, bell: &Arc<Bell>, tasks: &Tasks, backoff: &mut super::Backoff) -> Result<String, PgError> {
+async fn session(
+    config: &Config,
+    pool: &Pool,
+    bell: &Arc<Bell>,
+    tasks: &Tasks,
+    backoff: &mut super::Backoff,
+) -> Result<String, PgError> {
     let opening = config.connect(NoTls);
     let (client, mut connection) = tokio::time::timeout(PROBE_EVERY * 2, opening)
         .await

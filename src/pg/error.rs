@@ -18,7 +18,9 @@ pub enum PgError {
     #[error("{0}")]
     Server(String, SqlState),
     /// `rowcast migrate` was not run.
-    #[error("the schema `rowcast` is missing in database `{0}`: run `rowcast migrate` (or `rowcast serve --migrate`), or apply what `rowcast migrate --print` prints")]
+    #[error(
+        "the schema `rowcast` is missing in database `{0}`: run `rowcast migrate` (or `rowcast serve --migrate`), or apply what `rowcast migrate --print` prints"
+    )]
     NotInstalled(String),
     /// Migrations are missing.
     #[error("migrations are missing: {0}: run `rowcast migrate` (or `rowcast serve --migrate`)")]
@@ -26,8 +28,13 @@ pub enum PgError {
     /// The database has migrations that this program does not know and that are marked breaking.
     #[error("the database was migrated by a newer rowcast ({0}): upgrade this program")]
     Newer(String),
+    /// The server cannot do what is needed.
+    #[error("{0}")]
+    Unsupported(String),
     /// The server is a standby.
-    #[error("the database is a standby (`pg_is_in_recovery()` is true), where snapshots of its own are wrong: point the gateway at the primary")]
+    #[error(
+        "the database is a standby (`pg_is_in_recovery()` is true), where snapshots of its own are wrong: point the gateway at the primary"
+    )]
     Standby,
     /// The database answered with something this program does not understand.
     #[error("unexpected answer from the database: {0}")]
@@ -45,7 +52,11 @@ impl PgError {
                 // someone must act, but may do so while we wait
                 !matches!(state.code().get(..2), Some("42"))
             }
-            PgError::Url(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_) => false,
+            PgError::Url(_)
+            | PgError::Unsupported(_)
+            | PgError::NotInstalled(_)
+            | PgError::Behind(_)
+            | PgError::Newer(_) => false,
         }
     }
 
@@ -86,9 +97,9 @@ impl From<deadpool_postgres::PoolError> for PgError {
     fn from(error: deadpool_postgres::PoolError) -> PgError {
         match error {
             deadpool_postgres::PoolError::Backend(error) => error.into(),
-            deadpool_postgres::PoolError::Timeout(_) => {
-                PgError::Unreachable("no free connection in the pool in time: the database is slow or the pool too small".to_owned())
-            }
+            deadpool_postgres::PoolError::Timeout(_) => PgError::Unreachable(
+                "no free connection in the pool in time: the database is slow or the pool too small".to_owned(),
+            ),
             other => PgError::Unreachable(other.to_string()),
         }
     }

@@ -43,7 +43,8 @@ const MIGRATE_LOCK: i64 = 0x0072_6f77_6361_736d;
 /// What `rowcast migrate --print` prints: for people to read and for other tools to apply.
 #[must_use]
 pub fn printed() -> String {
-    let mut out = String::from("-- rowcast: all migrations in order; apply with any tool, each part in one transaction\n");
+    let mut out =
+        String::from("-- rowcast: all migrations in order; apply with any tool, each part in one transaction\n");
     for migration in MIGRATIONS {
         out.push_str(&format!("\n-- {}\nbegin;\n{}\ncommit;\n", migration.name, migration.sql.trim_end()));
     }
@@ -55,8 +56,9 @@ pub fn printed() -> String {
 /// # Errors
 /// The database cannot be reached, was migrated by a newer program, or refuses a statement.
 pub async fn apply(url: &str) -> Result<Vec<&'static str>, PgError> {
-    let tasks = Tasks::default();
+    let tasks = Tasks::here();
     let mut client = connect(&parse(url)?, &tasks, "migration connection").await?;
+    check_server(&client).await?;
     let mut applied = Vec::new();
     loop {
         let transaction = client.transaction().await?;
@@ -100,16 +102,39 @@ fn refuse_newer(installed: &[Installed]) -> Result<(), PgError> {
         return Err(PgError::Newer(names(&breaking)));
     }
     if !unknown.is_empty() {
-        tracing::warn!(migrations = names(&unknown), "the database was migrated by a newer rowcast; it says this program still works");
+        tracing::warn!(
+            migrations = names(&unknown),
+            "the database was migrated by a newer rowcast; it says this program still works"
+        );
     }
     Ok(())
 }
 
-/// Is the schema one that this program serves?
+/// Refuses servers on which the guarantees would not hold.
+async fn check_server(client: &Client) -> Result<(), PgError> {
+    let sql =
+        "select pg_catalog.current_setting('server_version_num')::int4, pg_catalog.current_setting('server_encoding')";
+    let rows = client.query_typed(sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| PgError::Unexpected("no server version".to_owned()))?;
+    let (version, encoding): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    if version < 140_000 {
+        return Err(PgError::Unsupported(format!("PostgreSQL {}: at least 14 is needed", version / 10_000)));
+    }
+    if encoding != "UTF8" {
+        // text is compared in the stream by its UTF-8 bytes, in the database by its own
+        return Err(PgError::Unsupported(format!(
+            "the database's encoding is `{encoding}`: filters are exact only in `UTF8`; create one with `encoding 'UTF8'`"
+        )));
+    }
+    Ok(())
+}
+
+/// Are server and schema ones that this program serves?
 ///
 /// # Errors
 /// It is missing, behind or newer.
 pub async fn check(client: &Client) -> Result<(), PgError> {
+    check_server(client).await?;
     let Some(installed) = installed(client).await? else {
         let database = client.query_typed("select pg_catalog.current_database()::text", &[]).await?;
         return Err(PgError::NotInstalled(database.first().map(|row| row.get(0)).unwrap_or_default()));
@@ -128,12 +153,16 @@ pub async fn check(client: &Client) -> Result<(), PgError> {
 /// It is a standby.
 pub async fn check_origin(client: &Client) -> Result<(), PgError> {
     let rows = client.query_typed(queries::ORIGIN, &[]).await?;
-    let row = rows.first().ok_or_else(|| PgError::Unexpected("no origin: the migrations did not run to their end".to_owned()))?;
+    let row = rows
+        .first()
+        .ok_or_else(|| PgError::Unexpected("no origin: the migrations did not run to their end".to_owned()))?;
     if row.try_get("in_recovery")? {
         return Err(PgError::Standby);
     }
     if !row.try_get::<_, bool>("ok")? {
-        tracing::warn!("this database is a restored or copied one: its change log begins anew, every position is refused");
+        tracing::warn!(
+            "this database is a restored or copied one: its change log begins anew, every position is refused"
+        );
         client.batch_execute("select rowcast.begin_again()").await?;
     }
     Ok(())

@@ -58,9 +58,8 @@ impl Store {
         let name = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
         // Locks first, snapshot second: an older snapshot reads an empty table after a TRUNCATE or a rewriting ALTER,
         // and an emptied log. LOCK itself takes no snapshot.
-        let begin = format!(
-            "lock table {name}, rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; {NOTATION}"
-        );
+        let begin =
+            format!("lock table {name}, rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; {NOTATION}");
         transaction.batch_execute(&begin).await.map_err(PgError::from)?;
         let join = join_of(&transaction).await?;
         let filter = spec.filter.to_sql("t", 1);
@@ -84,7 +83,6 @@ impl Store {
             bytes += row.row.as_ref().map_or(0, bytes::Bytes::len);
             if bytes > self.snapshot_bytes {
                 // the connection would have to read the result to its end: give it up instead
-                drop(stream);
                 drop(transaction);
                 drop(deadpool_postgres::Object::take(client));
                 return Err(ReadError::TooLarge(self.snapshot_bytes));
@@ -124,7 +122,9 @@ impl Source for Store {
 /// The tick at which the stream continues what this transaction sees.
 async fn join_of(transaction: &Transaction<'_>) -> Result<Join, PgError> {
     let last = transaction.query_typed(queries::LAST_TICK, &[]).await?;
-    let last = last.first().ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
+    let last = last
+        .first()
+        .ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
     let last = tick_from(last)?;
     let snap = last.snap.to_string();
     let pending = transaction.query_typed(queries::PENDING, &[(&snap, Type::TEXT)]).await?;

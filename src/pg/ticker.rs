@@ -81,7 +81,10 @@ impl Ticker {
                 Err(error) => error,
             };
             self.status.lost(&error.to_string());
-            if matches!(error, PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)) {
+            if matches!(
+                error,
+                PgError::Unsupported(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)
+            ) {
                 return error.to_string();
             }
             tracing::warn!(%error, "lost the database, trying again");
@@ -135,7 +138,9 @@ impl Session<'_> {
 
     async fn last_tick(&self) -> Result<Tick, PgError> {
         let rows = self.client.query(&self.statements.last_tick, &[]).await?;
-        let row = rows.first().ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
+        let row = rows
+            .first()
+            .ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
         tick_from(row)
     }
 
@@ -169,7 +174,9 @@ impl Session<'_> {
             tracing::error!(row = bad, "a log row could not be read, its table's subscribers are reset");
         }
         let known = hub.tables();
-        let asks = |(relid, part): (&u32, &TableBatch)| known.get(*relid).is_none() || *part == TableBatch::Reload(Reload::Requested);
+        let asks = |(relid, part): (&u32, &TableBatch)| {
+            known.get(*relid).is_none() || *part == TableBatch::Reload(Reload::Requested)
+        };
         if batch.tables.iter().any(asks) {
             // a table was watched, unwatched or changed: the hub must know before it is told what follows
             self.catalog(true).await?;
@@ -188,7 +195,8 @@ impl Session<'_> {
     }
 
     async fn try_lead(&self) -> Result<bool, PgError> {
-        let rows = self.client.query_typed("select pg_catalog.pg_try_advisory_lock(rowcast.leader_lock())", &[]).await?;
+        let rows =
+            self.client.query_typed("select pg_catalog.pg_try_advisory_lock(rowcast.leader_lock())", &[]).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
@@ -199,7 +207,9 @@ impl Session<'_> {
         let made = self.client.query(&self.statements.tick, &[&position, &lease]).await;
         let rows = match made {
             // another leader was faster: its tick is the newest now
-            Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) => self.client.query(&self.statements.last_tick, &[]).await?,
+            Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                self.client.query(&self.statements.last_tick, &[]).await?
+            }
             other => other?,
         };
         let row = rows.first().ok_or_else(|| PgError::Unexpected("no tick: the log was emptied".to_owned()))?;
@@ -247,7 +257,8 @@ impl Session<'_> {
             // transaction id, and the bell can be trusted when none of them runs any more.
             bell.take();
             let rows = self.client.query(&self.statements.disarm, &[]).await?;
-            let horizon: i64 = rows.first().ok_or_else(|| PgError::Unexpected("no transaction id".to_owned()))?.try_get(0)?;
+            let horizon: i64 =
+                rows.first().ok_or_else(|| PgError::Unexpected("no transaction id".to_owned()))?.try_get(0)?;
             let mut pace = interval;
             let mut asleep = false;
             loop {

@@ -72,14 +72,20 @@ impl Session {
     ///
     /// # Errors
     /// The database could not be read.
-    pub async fn open(hub: Arc<Hub>, access: Access, requests: Vec<Request>, start: Start) -> Result<Session, SourceError> {
+    pub async fn open(
+        hub: Arc<Hub>,
+        access: Access,
+        requests: Vec<Request>,
+        start: Start,
+    ) -> Result<Session, SourceError> {
         let position = match start {
             Start::After(position) => Some(position),
             Start::Now | Start::Snapshot => None,
         };
         let subs = requests.into_iter().map(|request| Sub { request, running: None, told: false }).collect();
         let waker = Arc::new(Notify::new());
-        let mut session = Session { hub, access, waker, subs, position, quiet_since: Instant::now(), greet: false, current: false };
+        let mut session =
+            Session { hub, access, waker, subs, position, quiet_since: Instant::now(), greet: false, current: false };
         let starting = session.subs.iter().map(|sub| session.start(&sub.request, start));
         let started = futures_util::future::join_all(starting).await;
         for (i, started) in started.into_iter().enumerate() {
@@ -266,4 +272,3 @@ impl Session {
         Event::Cursor { position, lag: self.hub.lag().unwrap_or_default() }
     }
 }
-

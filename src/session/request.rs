@@ -37,7 +37,9 @@ pub enum Access {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// No such table, or not for this caller.
-    #[error("no such table: it must be watched (`select rowcast.watch('schema.table', public => true)`) and spelt as in the database")]
+    #[error(
+        "no such table: it must be watched (`select rowcast.watch('schema.table', public => true)`) and spelt as in the database"
+    )]
     NotFound,
     /// The table is watched and cannot be served.
     #[error("the table cannot be served now: {0}")]

@@ -249,11 +249,7 @@ mod tests {
     use serde_json::Value;
 
     fn row(key: &str, version: i64, json: Option<&str>) -> WireRow {
-        WireRow {
-            key: Key::from_log(key, false),
-            version,
-            row: json.map(|j| Bytes::copy_from_slice(j.as_bytes())),
-        }
+        WireRow { key: Key::from_log(key, false), version, row: json.map(|j| Bytes::copy_from_slice(j.as_bytes())) }
     }
 
     fn json(message: &Message, sub: &str) -> Value {
@@ -269,10 +265,7 @@ mod tests {
             snap: Arc::new("1:1:".parse().unwrap()),
             at_micros: 1_795_291_937_265_000,
         };
-        let rows = [
-            (WireOp::Update, row("7", 44, Some(r#"{"id":7}"#))),
-            (WireOp::Delete, row("a b", 37, None)),
-        ];
+        let rows = [(WireOp::Update, row("7", 44, Some(r#"{"id":7}"#))), (WireOp::Delete, row("a b", 37, None))];
         let parts = changes("scores", &tick, &rows);
         assert_eq!(
             json(&parts[0], "x\"y"),
@@ -300,6 +293,9 @@ mod tests {
     #[test]
     fn resets_are_named_events() {
         let text = String::from_utf8(reset("t", "truncated")[0].sse("2").to_vec()).unwrap();
-        assert_eq!(text, "event: reset\ndata: {\"type\":\"reset\",\"sub\":\"2\",\"reason\":\"truncated\",\"table\":\"t\"}\n\n");
+        assert_eq!(
+            text,
+            "event: reset\ndata: {\"type\":\"reset\",\"sub\":\"2\",\"reason\":\"truncated\",\"table\":\"t\"}\n\n"
+        );
     }
 }

@@ -61,7 +61,8 @@ impl Projection {
             out.put_slice(serde_json::to_string(name).unwrap_or_default().as_bytes());
             out.put_slice(b":");
             // NaN and Infinity already are strings
-            let quote: &[u8] = if *quoted && value.starts_with(|c: char| c == '-' || c.is_ascii_digit()) { b"\"" } else { b"" };
+            let quote: &[u8] =
+                if *quoted && value.starts_with(|c: char| c == '-' || c.is_ascii_digit()) { b"\"" } else { b"" };
             out.put_slice(quote);
             out.put_slice(value.as_bytes());
             out.put_slice(quote);

@@ -37,7 +37,11 @@ fn sources() -> Vec<(String, String)> {
     fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { walk(&path, out) } else if path.extension().is_some_and(|e| e == "rs") { out.push(path) }
+            if path.is_dir() {
+                walk(&path, out)
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                out.push(path)
+            }
         }
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -66,7 +70,9 @@ fn what_may_be_known_where() {
             }
         }
         if PURE.iter().any(|p| file.starts_with(p)) && !file.ends_with("tests.rs") {
-            wrong.extend(IMPURE.iter().filter(|w| code.contains(**w)).map(|w| format!("{file} is pure and knows `{w}`")));
+            wrong.extend(
+                IMPURE.iter().filter(|w| code.contains(**w)).map(|w| format!("{file} is pure and knows `{w}`")),
+            );
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

@@ -35,7 +35,11 @@ async fn a_client_resumes_on_another_gateway() {
     for transport in TRANSPORTS {
         world.run("truncate scores; insert into scores values (1, 'nfl', 0), (2, 'nfl', 0)").await;
         let mut client = subscribe(transport, one.address, "table=scores").await;
-        client.until("both rows", |r| r.row("1").is_some_and(|row| row["home"] == 0) && r.row("2").is_some() && r.position.is_some()).await;
+        client
+            .until("both rows", |r| {
+                r.row("1").is_some_and(|row| row["home"] == 0) && r.row("2").is_some() && r.position.is_some()
+            })
+            .await;
         let resets = client.replica().resets.len();
         if transport == Transport::Sse {
             // the old connection must be seen to end before the writes, or it would still deliver them
@@ -59,7 +63,9 @@ async fn a_client_resumes_on_another_gateway() {
 async fn several_subscriptions_on_one_connection_share_one_position() {
     let world = World::new().await;
     world.run(SCORES).await;
-    world.run("create table teams (name text primary key, wins int); select rowcast.watch('teams', public => true)").await;
+    world
+        .run("create table teams (name text primary key, wins int); select rowcast.watch('teams', public => true)")
+        .await;
     let gateway = world.gateway().await;
     let mut sse = Sse::open(gateway.address, "sub=s~scores%3Fleague%3Deq.nfl&sub=t~teams").await;
     let client: &mut dyn crate::support::Client = &mut sse;

@@ -1,8 +1,18 @@
 //! Everything that needs a database or a socket, in one binary, against one private Postgres that it starts itself.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::disallowed_methods, unreachable_pub, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    missing_docs
+)]
 
 mod architecture;
+mod demo;
+mod filter_oracle;
 mod flow;
+mod localpg;
 mod support;
 mod traps_crash;
 mod traps_doorbell;

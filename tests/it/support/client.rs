@@ -107,7 +107,9 @@ impl Sse {
                 Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
                 Some(Err(e)) => return Err(e.to_string()),
                 None if self.buffer.is_empty() => return Err("end".to_owned()),
-                None => return Err(format!("cut in the middle of an event: {}", String::from_utf8_lossy(&self.buffer))),
+                None => {
+                    return Err(format!("cut in the middle of an event: {}", String::from_utf8_lossy(&self.buffer)));
+                }
             }
         }
     }
@@ -117,7 +119,8 @@ fn parse(block: &str) -> Option<SseEvent> {
     let mut event = SseEvent::default();
     let mut data = Vec::new();
     for line in block.lines() {
-        let (field, value) = line.split_once(':').map(|(f, v)| (f, v.strip_prefix(' ').unwrap_or(v))).unwrap_or((line, ""));
+        let (field, value) =
+            line.split_once(':').map(|(f, v)| (f, v.strip_prefix(' ').unwrap_or(v))).unwrap_or((line, ""));
         match field {
             "event" => event.event = value.to_owned(),
             "id" => event.id = Some(value.to_owned()),

@@ -66,7 +66,10 @@ impl Replica {
             let seen = rows.seen.get(&key).copied().unwrap_or(i64::MIN);
             assert!(version >= seen, "a snapshot takes key {key} back from {seen} to {version}");
             rows.seen.insert(key.clone(), version);
-            assert!(rows.rows.insert(key.clone(), (version, row["row"].clone())).is_none(), "key {key} twice in a snapshot");
+            assert!(
+                rows.rows.insert(key.clone(), (version, row["row"].clone())).is_none(),
+                "key {key} twice in a snapshot"
+            );
         }
         rows.partial = message["more"] == true;
         rows.awaiting_snapshot &= rows.partial;
