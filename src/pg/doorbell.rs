@@ -136,7 +136,9 @@ async fn session(
         }
     };
     tasks.spawn("doorbell drain", drain);
-    client.batch_execute(&format!("set tcp_user_timeout = '{STALLED}'; listen {DATA}; listen {TICK}; listen {PROBE}")).await?;
+    client
+        .batch_execute(&format!("set tcp_user_timeout = '{STALLED}'; listen {DATA}; listen {TICK}; listen {PROBE}"))
+        .await?;
     // what was committed between the last connection's end and this LISTEN rang for nobody
     bell.ring();
     loop {

@@ -259,6 +259,38 @@ async fn trap_05_a_commit_between_a_subscribers_snapshot_and_its_rows_is_a_chang
 }
 
 #[tokio::test]
+async fn trap_05_a_newcomer_is_served_though_no_tick_will_cover_its_snapshot() {
+    let world = World::new().await;
+    world.run(SCORES).await;
+    world
+        .run(
+            "create function pause() returns trigger language plpgsql as
+            $$ begin perform pg_advisory_xact_lock_shared(5); return new; end $$;
+            create trigger pause before insert on rowcast.tick for each row execute function pause()",
+        )
+        .await;
+    let gateway = world.gateway().await;
+    let admin = world.sql().await;
+    admin.batch_execute("select pg_advisory_lock(5)").await.unwrap();
+    world.run("insert into scores values (1, 1)").await;
+    eventually("the tick waits between its snapshot and its end", || async { waiting(&admin).await > 0 }).await;
+    // a transaction that logs nothing ends after the tick's snapshot and before the newcomer's
+    world.run("select pg_current_xact_id()").await;
+    let began: std::time::SystemTime = admin.query_one("select clock_timestamp()", &[]).await.unwrap().get(0);
+    let mut sse = Sse::open(gateway.address, "table=scores").await;
+    eventually("the newcomer's rows are read", || async {
+        let read = "select count(*) from pg_stat_activity where datname = current_database() and state = 'idle'
+            and application_name = 'rowcast' and query ilike 'rollback%' and state_change > $1";
+        admin.query_one(read, &[&began]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+    admin.batch_execute("select pg_advisory_unlock(5)").await.unwrap();
+    let client: &mut dyn crate::support::Client = &mut sse;
+    client.until("the row, though nothing happens any more", |r| r.row("1").is_some()).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn trap_06_savepoints_arrive_once_when_released_and_never_when_rolled_back() {
     let world = World::new().await;
     world.run(SCORES).await;
