@@ -16,3 +16,7 @@ mod flow;
 mod localpg;
 mod stress;
 mod support;
+mod traps_crash;
+mod traps_doorbell;
+mod traps_retention;
+mod traps_ticks;
