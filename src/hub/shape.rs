@@ -213,7 +213,7 @@ impl Shape {
     }
 
     fn reset(&self, tick: &Tick, reason: ResetReason) {
-        let messages = message::reset(&self.spec.table.wire_name(), reason.label());
+        let messages = message::reset(&self.spec.table.wire_name(), reason.label(), Some(tick.position));
         let mut state = self.lock();
         state.ring.push(Entry { kind: EntryKind::Reset, position: tick.position, messages });
         state.resetting = true;
