@@ -14,3 +14,4 @@ mod filter_oracle;
 mod flow;
 mod localpg;
 mod support;
+mod traps_capture_order;

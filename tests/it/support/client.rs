@@ -69,6 +69,8 @@ pub struct Sse {
     query: String,
     body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     buffer: Vec<u8>,
+    /// No event ends before this offset of the buffer: a large one is searched once.
+    searched: usize,
     pub replica: Replica,
     /// Every event, for tests that look at the wire.
     pub events: Vec<SseEvent>,
@@ -77,7 +79,7 @@ pub struct Sse {
 impl Sse {
     pub async fn open(at: SocketAddr, query: &str) -> Sse {
         let body = Sse::get(at, query, None).await;
-        Sse { query: query.to_owned(), body, buffer: Vec::new(), replica: Replica::default(), events: Vec::new() }
+        Sse { query: query.to_owned(), body, buffer: Vec::new(), searched: 0, replica: Replica::default(), events: Vec::new() }
     }
 
     async fn get(at: SocketAddr, query: &str, last: Option<&str>) -> BoxStream<'static, reqwest::Result<bytes::Bytes>> {
@@ -94,8 +96,9 @@ impl Sse {
     /// The next whole event.
     pub async fn event(&mut self) -> Result<SseEvent, String> {
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|w| w == b"\n\n") {
-                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+            if let Some(end) = self.buffer[self.searched..].windows(2).position(|w| w == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..self.searched + end + 2).collect();
+                self.searched = 0;
                 let block = String::from_utf8(block).unwrap();
                 if let Some(event) = parse(&block) {
                     self.events.push(event.clone());
@@ -103,6 +106,7 @@ impl Sse {
                 }
                 continue;
             }
+            self.searched = self.buffer.len().saturating_sub(1);
             match self.body.next().await {
                 Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
                 Some(Err(e)) => return Err(e.to_string()),
@@ -156,6 +160,7 @@ impl Client for Sse {
     fn reconnect(&mut self, to: SocketAddr) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.buffer.clear();
+            self.searched = 0;
             self.body = Sse::get(to, &self.query, self.replica.position.as_deref()).await;
         })
     }

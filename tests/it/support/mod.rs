@@ -1,12 +1,14 @@
 //! The test world: a private Postgres, a fresh database per test, gateways, a breakable proxy, clients.
 
 pub mod client;
+pub mod mirror;
 pub mod postgres;
 pub mod proxy;
 pub mod replica;
 pub mod world;
 
 pub use client::{Client, LongPoll, Sse};
+pub use mirror::Mirror;
 pub use proxy::Proxy;
 pub use replica::Replica;
 pub use world::{TestGateway, World};
