@@ -315,9 +315,9 @@ set search_path = pg_catalog, pg_temp
 as $restamp$
 declare
   -- the row itself, by its version: a snapshot may show an older row of the same key, and to touch that one would fail
-  v_which text := format('json_populate_record(null::%%s, j) as k where %%s and t.row_version %%s k.row_version', target::regclass, %2$L,
+  v_which text := format('json_populate_record(null::%%s, j.image) as k where %%s and t.row_version %%s k.row_version', target::regclass, %2$L,
     case when below then '<=' else '=' end);
-  v_look text := format('select exists (select from %%s as t, unnest($1) as j cross join lateral %%s)', target::regclass, v_which);
+  v_look text := format('select exists (select from %%s as t, unnest($1) as j (image) cross join lateral %%s)', target::regclass, v_which);
   v_found boolean;
 begin
   if row_security_active(target) then
@@ -328,7 +328,7 @@ begin
     return true;
   end if;
   -- null and not the old value: a trigger that drops updates without effect would drop this one
-  execute format('update %%s as t set row_version = null from unnest($1) as j cross join lateral %%s', target::regclass, v_which) using rows;
+  execute format('update %%s as t set row_version = null from unnest($1) as j (image) cross join lateral %%s', target::regclass, v_which) using rows;
   execute v_look into v_found using rows;
   return not v_found;
 exception
