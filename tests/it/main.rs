@@ -15,3 +15,5 @@ mod flow;
 mod localpg;
 mod support;
 mod traps_capture_order;
+mod traps_capture_statements;
+mod traps_capture_values;

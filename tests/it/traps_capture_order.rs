@@ -35,7 +35,9 @@ async fn trap_25_row_triggers_of_the_application_change_the_same_row() {
     for round in 0..40 {
         let (from, n) = (random.random_range(1..30), random.random_range(0..8));
         let statement = match round % 4 {
-            0 => format!("insert into t select g, {n} + g from generate_series({from}, {from} + 9) g on conflict do nothing"),
+            0 => format!(
+                "insert into t select g, {n} + g from generate_series({from}, {from} + 9) g on conflict do nothing"
+            ),
             1 => format!("update t set n = n + {n} where id >= {from}"),
             2 => format!("begin; update t set n = n + 1; update t set n = n + 1 where id < {from}; commit"),
             _ => format!("delete from t where id % 5 = {n} % 5"),
@@ -45,7 +47,8 @@ async fn trap_25_row_triggers_of_the_application_change_the_same_row() {
     }
     assert!(mirror.sse.replica.resets.is_empty(), "told change by change: {:?}", mirror.sse.replica.resets);
     // the test bites only if who folds the log in the order of its rows is wrong
-    let unordered = "select count(*) from rowcast.log_0 as a join rowcast.log_0 as b on a.relid = b.relid and a.key = b.key
+    let unordered =
+        "select count(*) from rowcast.log_0 as a join rowcast.log_0 as b on a.relid = b.relid and a.key = b.key
         where a.relid = 't'::regclass and a.ctid < b.ctid and a.version > b.version";
     let row = sql.query_one(unordered, &[]).await.unwrap();
     assert!(row.get::<_, i64>(0) > 10, "the log's order should not be that of the versions");
@@ -152,7 +155,8 @@ async fn trap_28_a_key_is_deleted_and_inserted_in_one_transaction() {
         mirror.settled().await;
     }
     let log = mirror.log("t").await;
-    let of_3: Vec<i64> = log.iter().filter(|(_, key, _)| key.as_deref() == Some("3")).map(|(_, _, version)| *version).collect();
+    let of_3: Vec<i64> =
+        log.iter().filter(|(_, key, _)| key.as_deref() == Some("3")).map(|(_, _, version)| *version).collect();
     assert!(of_3.len() > 100 && of_3.windows(2).all(|w| w[0] < w[1]), "one version, one change: {of_3:?}");
     assert!(log.iter().all(|(op, _, version)| (op == "d") == (version % 2 == 1)), "tombstones are odd, versions even");
     gateway.stop().await;
@@ -180,7 +184,8 @@ async fn race(isolation: &str, come: &str) {
         assert_eq!(mirror.sse.replica.row("1").expect("the row is there")["n"], 7, "round {round}");
         // what happened is what was to be tested, and the guard healed it in the log, for whoever reads it
         let log = mirror.log("t").await;
-        let of_1 = |op: &str| log.iter().rfind(|(o, key, _)| o == op && key.as_deref() == Some("1")).map(|l| l.2).unwrap();
+        let of_1 =
+            |op: &str| log.iter().rfind(|(o, key, _)| o == op && key.as_deref() == Some("1")).map(|l| l.2).unwrap();
         let (came, gone, newest) = (of_1("i"), of_1("d"), of_1("u"));
         assert!(came < gone, "round {round}: the race did not happen: {came}, tombstone {gone}");
         assert!(newest > gone, "round {round}: not stamped anew: {newest}, tombstone {gone}");
@@ -230,7 +235,9 @@ async fn trap_29_hot_keys() {
                         0 => format!("insert into t values ({a}, {n}) on conflict (id) do update set n = {n}"),
                         1 => format!("delete from t where id = {a}"),
                         2 => format!("update t set id = {a} where id = {b}"),
-                        3 => format!("begin; update t set n = n + 1 where id = {a}; delete from t where id = {a}; commit"),
+                        3 => format!(
+                            "begin; update t set n = n + 1 where id = {a}; delete from t where id = {a}; commit"
+                        ),
                         4 => format!("begin; delete from t where id = {a}; insert into t values ({a}, {n}); commit"),
                         _ => format!("insert into t values ({a}, {n})"),
                     };

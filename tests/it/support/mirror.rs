@@ -26,14 +26,18 @@ impl Mirror {
         let sql = world.sql().await;
         sql.batch_execute(&NOTATION.replace(" local", "")).await.unwrap();
         sql.batch_execute(MARKS).await.unwrap();
-        let watched = sql.query_one("select exists (select from rowcast.source where relid = 'settled'::regclass)", &[]).await;
+        let watched =
+            sql.query_one("select exists (select from rowcast.source where relid = 'settled'::regclass)", &[]).await;
         if !watched.unwrap().get::<_, bool>(0) {
             sql.batch_execute("select rowcast.watch('settled', public => true)").await.unwrap();
         }
         let mut query = String::new();
         for (i, table) in tables.iter().enumerate() {
-            let row = sql.query_one("select relname::text from pg_class where oid = $1::text::regclass", &[table]).await.unwrap();
-            query.push_str(&format!("sub={}~{}&", i + 1, encoded(&encoded(row.get(0)))));
+            let row = sql
+                .query_one("select relname::text from pg_class where oid = $1::text::regclass", &[table])
+                .await
+                .unwrap();
+            query.push_str(&format!("sub={}~{}&", i + 1, encoded(row.get(0))));
         }
         query.push_str("sub=settled~settled");
         eventually("the tables are known", || async {
@@ -55,7 +59,8 @@ impl Mirror {
         loop {
             let replica = &self.sse.replica;
             let marked = replica.rows("settled").first().is_some_and(|r| r["n"].as_i64() == Some(self.marks));
-            let whole = (1..=self.tables.len()).all(|i| replica.subs.get(&i.to_string()).is_some_and(super::replica::Rows::is_whole));
+            let whole = (1..=self.tables.len())
+                .all(|i| replica.subs.get(&i.to_string()).is_some_and(super::replica::Rows::is_whole));
             if marked && whole {
                 return;
             }
@@ -93,7 +98,8 @@ impl Mirror {
         (1..=self.tables.len())
             .map(|i| {
                 let Some(sub) = self.sse.replica.subs.get(&i.to_string()) else { return Vec::new() };
-                let mut rows: Vec<String> = sub.rows.values().map(|(version, row)| format!("{version} {row}")).collect();
+                let mut rows: Vec<String> =
+                    sub.rows.values().map(|(version, row)| format!("{version} {row}")).collect();
                 rows.sort();
                 rows
             })
@@ -137,7 +143,8 @@ impl Mirror {
 
     /// The log, oldest version first: operation, key, version.
     pub async fn log(&self, table: &str) -> Vec<(String, Option<String>, i64)> {
-        let sql = "select op::text, key, version from (select * from rowcast.log_0 union all select * from rowcast.log_1
+        let sql =
+            "select op::text, key, version from (select * from rowcast.log_0 union all select * from rowcast.log_1
             union all select * from rowcast.log_2) as l where relid = $1::text::regclass order by version";
         let rows = self.sql.query(sql, &[&table]).await.unwrap();
         rows.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect()
@@ -154,7 +161,8 @@ pub struct RawRows {
 impl RawRows {
     /// The rows of a key by where they came from, duplicates removed.
     pub fn of(&self, key: &str) -> (Vec<&str>, Vec<&str>) {
-        let pick = |rows: &'_ [(String, String)]| -> Vec<usize> { (0..rows.len()).filter(|&i| rows[i].0 == key).collect() };
+        let pick =
+            |rows: &'_ [(String, String)]| -> Vec<usize> { (0..rows.len()).filter(|&i| rows[i].0 == key).collect() };
         let of = |rows| pick(rows).into_iter().map(|i| rows[i].1.as_str()).collect();
         (of(&self.snapshots), of(&self.changes))
     }
