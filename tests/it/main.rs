@@ -17,3 +17,4 @@ mod support;
 mod traps_capture_order;
 mod traps_capture_statements;
 mod traps_capture_values;
+mod traps_capture_safety;
