@@ -79,16 +79,18 @@ impl Spec {
             return Ok(Some(json.clone()));
         }
         let image = Image::parse(json)?;
-        Ok(self.filter.try_matches(&image)?.then(|| self.projection.apply(json, &image)))
+        self.filter.try_matches(&image)?.then(|| self.projection.apply(json, &image)).transpose()
     }
 
     /// A row read from the table, which the database has filtered already.
-    #[must_use]
-    pub fn project_read(&self, json: &Bytes) -> Bytes {
+    ///
+    /// # Errors
+    /// As of [`Spec::select`].
+    pub fn project_read(&self, json: &Bytes) -> Result<Bytes, ImageError> {
         if self.projection.is_whole() {
-            return json.clone();
+            return Ok(json.clone());
         }
-        Image::parse(json).map_or_else(|_| json.clone(), |image| self.projection.apply(json, &image))
+        self.projection.apply(json, &Image::parse(json)?)
     }
 }
 
@@ -119,6 +121,17 @@ impl ResetReason {
             ResetReason::Slow => "slow",
         }
     }
+}
+
+/// What a tick was to a shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// Nothing to tell.
+    Nothing,
+    /// Something to wake subscribers for.
+    News,
+    /// The table is not the one the shape was made for: its subscribers were reset.
+    Stale,
 }
 
 /// A shape that somebody subscribes to, or did a moment ago.
@@ -173,8 +186,8 @@ impl Shape {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one tick. True when there is something to wake subscribers for.
-    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> bool {
+    /// Takes one tick.
+    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> Published {
         let nets = match part {
             TableBatch::Reload(reason) => {
                 self.reset(
@@ -184,17 +197,17 @@ impl Shape {
                         Reload::Requested | Reload::Overflow => ResetReason::Bulk,
                     },
                 );
-                return true;
+                return Published::News;
             }
             TableBatch::Changes(nets) => nets,
         };
         let Ok(rows) = self.spec.select(nets) else {
             // the table's columns changed and the catalog does not know yet: what is not understood is not guessed
             self.reset(tick, ResetReason::Schema);
-            return true;
+            return Published::Stale;
         };
         if rows.is_empty() {
-            return false;
+            return Published::Nothing;
         }
         // encoded before the lock is taken: subscribers read under it
         let messages = message::changes(&self.spec.table.wire_name(), tick, &rows);
@@ -203,10 +216,10 @@ impl Shape {
             gather.add(tick.position, rows.into_iter().map(|(_, row)| row));
         }
         if state.resetting {
-            return false;
+            return Published::Nothing;
         }
         state.ring.push(Entry { kind: EntryKind::Changes, position: tick.position, messages });
-        true
+        Published::News
     }
 
     fn reset(&self, tick: &Tick, reason: ResetReason) {
