@@ -36,6 +36,7 @@ async fn trap_35_a_plan_made_for_one_row_is_good_for_100_000() {
     let (sql, notices) = noticed(&world.url).await;
     sql.batch_execute(
         "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on;
+         set auto_explain.log_analyze = on; set auto_explain.log_timing = off;
          set auto_explain.log_level = 'notice'; set statement_timeout = '60s'",
     )
     .await
@@ -48,8 +49,10 @@ async fn trap_35_a_plan_made_for_one_row_is_good_for_100_000() {
         sql.batch_execute(&format!("update {table} set n = n + 1")).await.unwrap();
         let plans: Vec<String> =
             notices.lock().unwrap().drain(..).filter(|n| n.contains("insert into rowcast.log_")).collect();
-        assert_eq!(plans.len(), 1, "the capture statement was seen: {plans:#?}");
-        assert!(plans[0].contains("Full Join") && !plans[0].contains("Nested Loop"), "{}", plans[0]);
+        // what is for one row alone finds out that there are more and does not run
+        let ran = |plan: &String| plan.lines().any(|l| l.contains("Nested Loop") && !l.contains("never executed"));
+        assert!(plans.iter().any(|plan| plan.contains("Full Join")), "the capture statement was seen: {plans:#?}");
+        assert!(!plans.iter().any(ran), "{plans:#?}");
         let row = sql
             .query_one("select count(*) from rowcast.log_0 where relid = $1::text::regclass and op = 'u'", &[&table])
             .await

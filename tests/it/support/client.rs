@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use rowcast::http::POSITION;
 use serde_json::Value;
+use std::io::BufRead;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -96,8 +97,8 @@ impl Sse {
     /// The next whole event.
     pub async fn event(&mut self) -> Result<SseEvent, String> {
         loop {
-            if let Some(end) = self.buffer[self.searched..].windows(2).position(|w| w == b"\n\n") {
-                let block: Vec<u8> = self.buffer.drain(..self.searched + end + 2).collect();
+            if let Some(end) = event_end(&self.buffer, self.searched) {
+                let block: Vec<u8> = self.buffer.drain(..end).collect();
                 self.searched = 0;
                 let block = String::from_utf8(block).unwrap();
                 if let Some(event) = parse(&block) {
@@ -115,6 +116,20 @@ impl Sse {
                     return Err(format!("cut in the middle of an event: {}", String::from_utf8_lossy(&self.buffer)));
                 }
             }
+        }
+    }
+}
+
+/// Where the first event ends that does not end before `from`. Line by line, as std's search for a byte is fast also in
+/// a test build; events may be hundreds of megabytes.
+fn event_end(buffer: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += (&buffer[at..]).skip_until(b'\n').ok()?;
+        match buffer.get(at) {
+            Some(b'\n') if buffer[at - 1] == b'\n' => return Some(at + 1),
+            Some(_) => {}
+            None => return None,
         }
     }
 }
