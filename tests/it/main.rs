@@ -18,3 +18,6 @@ mod traps_capture_order;
 mod traps_capture_statements;
 mod traps_capture_values;
 mod traps_capture_safety;
+mod watch;
+mod watch_conflict;
+mod watch_refused;
