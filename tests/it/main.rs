@@ -21,3 +21,4 @@ mod traps_capture_safety;
 mod watch;
 mod watch_conflict;
 mod watch_refused;
+mod install;
