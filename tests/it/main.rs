@@ -22,3 +22,4 @@ mod watch;
 mod watch_conflict;
 mod watch_refused;
 mod install;
+mod bad_input;
