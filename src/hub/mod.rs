@@ -243,6 +243,11 @@ impl Hub {
         Some((shape, listed))
     }
 
+    /// The newest tick whose batch is published or being published.
+    fn listed(&self) -> Option<Tick> {
+        self.inner().listed.clone()
+    }
+
     /// Is this a position of our own recent past?
     fn knows(&self, position: Position) -> bool {
         let inner = self.inner();

@@ -73,6 +73,12 @@ impl Spec {
         Ok(Some((op, WireRow { key: net.key.clone(), version: net.version, row })))
     }
 
+    /// How a net change leaves the shape, whoever held what: the row, or its removal.
+    fn after(&self, net: &Net) -> Result<WireRow, ImageError> {
+        let row = net.after.as_ref().map(|json| self.project(json)).transpose()?.flatten();
+        Ok(WireRow { key: net.key.clone(), version: net.version, row })
+    }
+
     /// The row as sent, if it is in the shape.
     fn project(&self, json: &Bytes) -> Result<Option<Bytes>, ImageError> {
         if self.filter.is_everything() && self.projection.is_whole() {
@@ -206,18 +212,15 @@ impl Shape {
             self.reset(tick, ResetReason::Schema);
             return Published::Stale;
         };
-        if rows.is_empty() {
-            return Published::Nothing;
-        }
         // encoded before the lock is taken: subscribers read under it
-        let messages = message::changes(&self.spec.table.wire_name(), tick, &rows);
+        let messages = (!rows.is_empty()).then(|| message::changes(&self.spec.table.wire_name(), tick, &rows));
         let mut state = self.lock();
         if let Some(gather) = &mut state.gather {
-            gather.add(tick.position, rows.into_iter().map(|(_, row)| row));
+            // every key, also one that means nothing to who holds the rows of the tick before: the rows being read may
+            // be of a moment between the two ticks, when a row stood that came and went
+            gather.add(tick.position, nets.iter().filter_map(|net| self.spec.after(net).ok()));
         }
-        if state.resetting {
-            return Published::Nothing;
-        }
+        let Some(messages) = messages.filter(|_| !state.resetting) else { return Published::Nothing };
         state.ring.push(Entry { kind: EntryKind::Changes, position: tick.position, messages });
         Published::News
     }

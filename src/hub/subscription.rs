@@ -5,7 +5,7 @@
 
 use super::ring::{Audience, Entry, EntryKind};
 use super::{Hub, Missed, ResetReason, Shape, SourceError, Spec};
-use crate::change::{Position, TableBatch, Tick};
+use crate::change::{Position, TableBatch};
 use crate::wire::{Message, message};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +84,7 @@ impl Hub {
         match start {
             Start::Snapshot => sub.join(),
             Start::Now => sub.follow(listed.position.tick),
-            Start::After(position) => sub.resume(position, listed).await?,
+            Start::After(position) => sub.resume(position).await?,
         }
         Ok(Some(sub))
     }
@@ -115,7 +115,7 @@ impl Subscription {
         self.cursor = cursor;
     }
 
-    async fn resume(&mut self, position: Position, listed: Tick) -> Result<(), SourceError> {
+    async fn resume(&mut self, position: Position) -> Result<(), SourceError> {
         let mut head = self.hub.head();
         let there = head.wait_for(|head| head.as_ref().is_some_and(|t| t.position.tick >= position.tick));
         // an unknown position of the future is found out below
@@ -127,8 +127,12 @@ impl Subscription {
                 return Ok(());
             }
         }
-        let floor = self.shape.lock().ring.floor();
-        let batch = match self.hub.source.missed(position, floor, listed).await? {
+        // Taken now and not when the shape was registered: after the wait that may lie before the position, and a
+        // tick that went over it would be told from the tick before: a row that came and went in it stays for ever.
+        let Some(to) = self.hub.listed() else { return Err(behind()) };
+        let (floor, reached) = (self.shape.lock().ring.floor(), to.position.tick >= position.tick);
+        let batch = match self.hub.source.missed(position, floor, to).await? {
+            Missed::Batch(_) if !reached => return Err(behind()),
             Missed::Batch(batch) => batch,
             Missed::Unknown => {
                 self.reset(ResetReason::Expired);
@@ -232,6 +236,11 @@ impl Subscription {
             self.join();
         }
     }
+}
+
+fn behind() -> SourceError {
+    let detail = "another gateway has told more than this one has read yet, come back".to_owned();
+    SourceError { code: "unavailable", detail, retry: true }
 }
 
 /// What an entry means to a subscriber that waits for a snapshot, or does not: whether it waits afterwards, and what

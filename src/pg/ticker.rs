@@ -80,6 +80,10 @@ impl Ticker {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
+            if self.tasks.stopping().is_cancelled() {
+                // our own shutdown closed the connection; this task is about to be ended too
+                std::future::pending::<()>().await;
+            }
             self.status.lost(&error.to_string());
             if matches!(
                 error,

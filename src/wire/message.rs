@@ -58,7 +58,7 @@ impl Message {
     /// `tail` is the object's text after the `sub` member, from the comma to the closing brace.
     fn new(kind: Kind, last: bool, tail: &[u8]) -> Message {
         let mut event = BytesMut::with_capacity(tail.len() + 64);
-        put_event_head(&mut event, kind, FIRST_SUB);
+        put_event_head(&mut event, kind, last, FIRST_SUB);
         let tail_at = event.len();
         event.put_slice(tail);
         event.put_slice(EVENT_END);
@@ -83,14 +83,14 @@ impl Message {
         self.event.len()
     }
 
-    /// The SSE event without its `id:` line. Shares the bytes when the label is [`FIRST_SUB`].
+    /// The SSE event without the `id:` line of a resume point. Shares the bytes when the label is [`FIRST_SUB`].
     #[must_use]
     pub fn sse(&self, sub: &str) -> Bytes {
         if sub == FIRST_SUB {
             return self.event.clone();
         }
         let mut out = BytesMut::with_capacity(self.event.len() + sub.len());
-        put_event_head(&mut out, self.kind, sub);
+        put_event_head(&mut out, self.kind, self.last, sub);
         out.put_slice(&self.event[self.tail_at..]);
         out.freeze()
     }
@@ -102,7 +102,12 @@ impl Message {
     }
 }
 
-fn put_event_head(out: &mut BytesMut, kind: Kind, sub: &str) {
+fn put_event_head(out: &mut BytesMut, kind: Kind, last: bool, sub: &str) {
+    // After a reset, and between the parts of a snapshot, the client holds nothing that the position it has could be
+    // continued from. An empty id takes that position away: whoever loses the connection here begins with a snapshot.
+    if kind == Kind::Reset || (kind == Kind::Snapshot && !last) {
+        out.put_slice(b"id:\n");
+    }
     // data comes unnamed, so that `onmessage` alone receives it; the rest is for who asks by name
     if matches!(kind, Kind::Reset | Kind::Problem) {
         out.put_slice(b"event: ");

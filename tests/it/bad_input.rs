@@ -1,7 +1,7 @@
 //! Bad and hostile input: problem+json with the remedy, never a 500, never a hang.
 
 use crate::support::mirror::encoded;
-use crate::support::{Client as _, Proxy, Sse, TestGateway, World, eventually, proxy, seed};
+use crate::support::{Proxy, Sse, TestGateway, World, eventually, proxy, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Migrations, rights, and leaving nothing behind.
 
 use crate::support::world::connect;
-use crate::support::{Client as _, Sse, World, eventually, postgres};
+use crate::support::{Sse, World, eventually, postgres};
 use rowcast::localpg::LocalPg;
 use rowcast::pg::migrate::{self, MIGRATIONS};
 use std::process::Stdio;

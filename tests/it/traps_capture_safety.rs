@@ -1,7 +1,7 @@
 //! Traps 35 to 38: capture stays linear, survives DDL, and gives nobody rights.
 
 use crate::support::world::connect;
-use crate::support::{Client as _, Mirror, Sse, World, eventually};
+use crate::support::{Mirror, Sse, World, eventually};
 use futures_util::StreamExt;
 use serde_json::json;
 use std::sync::{Arc, Mutex};
