@@ -106,12 +106,13 @@ comment on function rowcast._broken(int) is 'why a source cannot be served, with
 
 -- A digest of everything that changes what a source's rows mean or whether its changes are captured, and fires no trigger.
 -- `id`: the source. Tables: source and catalogs.
+-- Without the settings that only say how often and how much: changing them must reset nobody.
 -- Without relfilenode: VACUUM FULL and CLUSTER change it and nothing else.
 create function rowcast._fingerprint(id int) returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $fingerprint$
-  select md5(concat_ws('|', to_jsonb(s), c.relname, n.nspname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relowner,
+  select md5(concat_ws('|', s.id, s.key, coalesce(s.columns::text, '*'), s.public, s.key_deferrable, c.relname, n.nspname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relowner,
     (select string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attcollation, a.attgenerated), ';' order by a.attnum)
      from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
     (select string_agg(concat_ws(',', e.enumtypid, e.enumsortorder, e.enumlabel), ';' order by e.enumtypid, e.enumsortorder)

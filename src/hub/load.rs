@@ -69,7 +69,15 @@ impl Load {
                 Ok(Outcome::ReadAgain) => continue,
                 Err(error) => {
                     tries += 1;
-                    let wanted = self.shape.lock().subscribers() > 0;
+                    let wanted = {
+                        let mut state = self.shape.lock();
+                        if state.closed.is_some() {
+                            // whoever waits asks anew, and finds the table as it is now
+                            state.gather = None;
+                            break;
+                        }
+                        state.subscribers() > 0
+                    };
                     if !error.retry || tries >= TRIES || !wanted {
                         self.give_up(&error);
                         break;

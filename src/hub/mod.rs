@@ -17,7 +17,7 @@ pub use subscription::{Piece, PieceKind, Start, Subscription};
 
 use crate::change::{Batch, Position, Table, Tick};
 use crate::tasks::Tasks;
-use shape::SpecKey;
+use shape::{Published, SpecKey};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -184,8 +184,9 @@ impl Hub {
         }
     }
 
-    /// Publishes a batch. The only way the live position moves.
-    pub fn apply(&self, batch: &Batch) {
+    /// Publishes a batch. The only way the live position moves. False when it showed that a table is not the one the
+    /// catalog told of: the catalog must be read again.
+    pub fn apply(&self, batch: &Batch) -> bool {
         let tick = &batch.to;
         let shapes: Vec<Arc<Shape>> = {
             let mut inner = self.inner();
@@ -196,23 +197,25 @@ impl Hub {
             }
             inner.shapes.values().filter(|s| batch.tables.contains_key(&s.spec.table.relid)).cloned().collect()
         };
-        let touched: Vec<(Arc<Shape>, bool)> = shapes
+        let touched: Vec<(Arc<Shape>, Published)> = shapes
             .into_iter()
             .filter_map(|shape| {
                 let part = batch.tables.get(&shape.spec.table.relid)?;
-                let wake = shape.publish(tick, part);
-                Some((shape, wake))
+                let published = shape.publish(tick, part);
+                Some((shape, published))
             })
             .collect();
         self.head.send_replace(Some(tick.clone()));
-        for (shape, wake) in touched {
-            if wake {
+        let fits = touched.iter().all(|(_, published)| *published != Published::Stale);
+        for (shape, published) in touched {
+            if published != Published::Nothing {
                 shape.wake();
             }
             if shape.lock().resetting {
                 self.load(&shape, ring::Audience::All);
             }
         }
+        fits
     }
 
     /// The catalog as it is now. Shapes of tables that changed or went are closed.

@@ -85,16 +85,18 @@ impl Spec {
             return Ok(Some(json.clone()));
         }
         let image = Image::parse(json)?;
-        Ok(self.filter.try_matches(&image)?.then(|| self.projection.apply(json, &image)))
+        self.filter.try_matches(&image)?.then(|| self.projection.apply(json, &image)).transpose()
     }
 
     /// A row read from the table, which the database has filtered already.
-    #[must_use]
-    pub fn project_read(&self, json: &Bytes) -> Bytes {
+    ///
+    /// # Errors
+    /// As of [`Spec::select`].
+    pub fn project_read(&self, json: &Bytes) -> Result<Bytes, ImageError> {
         if self.projection.is_whole() {
-            return json.clone();
+            return Ok(json.clone());
         }
-        Image::parse(json).map_or_else(|_| json.clone(), |image| self.projection.apply(json, &image))
+        self.projection.apply(json, &Image::parse(json)?)
     }
 }
 
@@ -125,6 +127,17 @@ impl ResetReason {
             ResetReason::Slow => "slow",
         }
     }
+}
+
+/// What a tick was to a shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// Nothing to tell.
+    Nothing,
+    /// Something to wake subscribers for.
+    News,
+    /// The table is not the one the shape was made for: its subscribers were reset.
+    Stale,
 }
 
 /// A shape that somebody subscribes to, or did a moment ago.
@@ -179,8 +192,8 @@ impl Shape {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one tick. True when there is something to wake subscribers for.
-    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> bool {
+    /// Takes one tick.
+    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> Published {
         let nets = match part {
             TableBatch::Reload(reason) => {
                 self.reset(
@@ -190,14 +203,14 @@ impl Shape {
                         Reload::Requested | Reload::Overflow => ResetReason::Bulk,
                     },
                 );
-                return true;
+                return Published::News;
             }
             TableBatch::Changes(nets) => nets,
         };
         let Ok(rows) = self.spec.select(nets) else {
             // the table's columns changed and the catalog does not know yet: what is not understood is not guessed
             self.reset(tick, ResetReason::Schema);
-            return true;
+            return Published::Stale;
         };
         // encoded before the lock is taken: subscribers read under it
         let messages = (!rows.is_empty()).then(|| message::changes(&self.spec.table.wire_name(), tick, &rows));
@@ -207,9 +220,9 @@ impl Shape {
             // be of a moment between the two ticks, when a row stood that came and went
             gather.add(tick.position, nets.iter().filter_map(|net| self.spec.after(net).ok()));
         }
-        let Some(messages) = messages.filter(|_| !state.resetting) else { return false };
+        let Some(messages) = messages.filter(|_| !state.resetting) else { return Published::Nothing };
         state.ring.push(Entry { kind: EntryKind::Changes, position: tick.position, messages });
-        true
+        Published::News
     }
 
     fn reset(&self, tick: &Tick, reason: ResetReason) {

@@ -185,8 +185,11 @@ impl Session<'_> {
             // a table was watched, unwatched or changed: the hub must know before it is told what follows
             self.catalog(true).await?;
         }
-        hub.apply(&batch);
+        let fits = hub.apply(&batch);
         hub.confirm();
+        if !fits {
+            self.catalog(true).await?;
+        }
         Ok(())
     }
 
