@@ -1,4 +1,5 @@
 -- Takes the example out of a database that was there before the demo (`rowcast demo --database-url`).
+set client_min_messages = warning;
 do $$
 declare
   t text;

@@ -38,7 +38,7 @@ create table leaderboard (
 create table picks (
   slot      int primary key,
   taken_by  text,
-  beaten    text check (beaten is distinct from taken_by)
+  beaten    text check (beaten <> taken_by)
 );
 
 -- Moves once a game.

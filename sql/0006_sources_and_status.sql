@@ -88,8 +88,7 @@ as $broken$
       format('`%s` has no column `row_version` any more; select rowcast.watch(%L)', c.oid::regclass, c.oid::regclass)
     when not rowcast._key_holds(s.id) then
       format('(%s) is not a key of `%s` any more; call rowcast.watch again', array_to_string(s.key, ', '), c.oid::regclass)
-    when s.columns is not null and (select count(*) from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-        and a.attname = any (s.columns)) <> cardinality(s.columns) then
+    when not rowcast._columns_hold(s.id) then
       format('a published column of `%s` is gone; call rowcast.watch again', c.oid::regclass)
     when rowcast._missing(s.id, c.oid, false) is not null then
       format('missing or disabled triggers: %s; call rowcast.watch again', rowcast._missing(s.id, c.oid, false))
@@ -176,7 +175,7 @@ as $status$
       case when c.relrowsecurity and not s.public then 'row level security is enabled' end,
       case when c.relrowsecurity and c.relforcerowsecurity then 'row level security is forced on the owner: rows cannot be given a new version' end,
       case when c.oid is not null and (select f.proowner from pg_proc as f
-          where f.oid = to_regprocedure(format('rowcast.restamp_%s(json[])', s.id))) is distinct from c.relowner
+          where f.oid = to_regprocedure(format('rowcast.restamp_%s(oid, json[], boolean)', s.id))) is distinct from c.relowner
         then 'the table has another owner than when it was watched; call rowcast.watch again' end,
       case when not rowcast.origin_ok() then 'this database is a copy or a restore and no gateway has started on it yet' end,
       case when exists (select from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid where t.tgrelid = c.oid and t.tgname > 'zzz_rowcast_version'

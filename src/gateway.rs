@@ -48,7 +48,7 @@ impl Core {
     /// # Errors
     /// The settings are wrong.
     pub fn start(settings: &Settings) -> Result<Core, StartError> {
-        let tasks = Tasks::default();
+        let tasks = Tasks::here();
         let direct = pg::parse(settings.notify_url.as_deref().unwrap_or(&settings.database_url))?;
         let pool = pg::pool(&pg::parse(&settings.database_url)?, settings.pool_size)?;
         let store = Store::new(pool.clone(), settings.batch_bytes, settings.snapshot_max_bytes);

@@ -26,6 +26,7 @@
 //! - [`pg`]: the only modules that know Postgres.
 //! - [`cache`]: the only module that knows moka.
 //! - [`http`]: the only modules that know actix.
+//! - [`demo`]: an application to look at.
 //! - [`localpg`]: a private Postgres for the demo and the tests.
 //! - [`gateway`], [`config`], [`cli`], [`tasks`]: the program around them.
 //!
@@ -44,6 +45,7 @@ pub mod cache;
 pub mod change;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod filter;
 pub mod gateway;
 pub mod http;

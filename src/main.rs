@@ -7,8 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Ok(filter) = EnvFilter::builder().parse(&cli.log) else {
-        anstream::eprintln!("rowcast: `--log {}` is not a filter; try `info` or `rowcast=debug`", cli.log);
+    let Ok(filter) = EnvFilter::builder().parse(cli.log_filter()) else {
+        anstream::eprintln!("rowcast: `--log {}` is not a filter; try `info` or `rowcast=debug`", cli.log_filter());
         return ExitCode::from(2);
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

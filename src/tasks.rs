@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The tasks of one gateway.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tasks {
+    /// Where tasks run, whoever starts them: a snapshot encoded on an HTTP worker would hold up its connections.
+    runtime: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
     /// Running tasks by name. A std mutex: held for a counter's change.
@@ -40,15 +43,27 @@ impl Drop for Running {
 }
 
 impl Tasks {
+    /// Tasks that run on the runtime this is called in.
+    #[must_use]
+    pub fn here() -> Tasks {
+        Tasks {
+            runtime: Handle::current(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            names: Arc::default(),
+            failed: Arc::default(),
+        }
+    }
+
     /// Runs `task` until it ends or shutdown begins.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let running = Running::new(name, &self.names);
         let stop = self.stop.clone();
-        #[expect(clippy::disallowed_methods, reason = "the one place that spawns: named and tracked")]
-        self.tracker.spawn(async move {
+        let task = async move {
             let _running = running;
             stop.run_until_cancelled(task).await;
-        });
+        };
+        self.tracker.spawn_on(task, &self.runtime);
     }
 
     /// Runs a task the process is useless without: when it ends before shutdown, everything stops.

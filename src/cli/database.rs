@@ -87,7 +87,7 @@ pub(super) async fn unwatch(database: DatabaseArgs, table: &str, drop_version: b
 }
 
 pub(super) async fn tables(database: DatabaseArgs, json: bool) -> Result<(), CliError> {
-    let client = connect(&parse(&database.url()?)?, &Tasks::default(), "command connection").await?;
+    let client = connect(&parse(&database.url()?)?, &Tasks::here(), "command connection").await?;
     migrate::check(&client).await?;
     let loaded = catalog::load(&client).await?;
     let mut tables: Vec<_> = loaded.iter().collect();

@@ -7,7 +7,8 @@ mod database;
 mod serve;
 mod tail;
 
-use crate::config::{ConfigError, DatabaseArgs, ServeArgs};
+use crate::config::{self, ConfigError, DatabaseArgs, ServeArgs};
+use crate::demo::{DemoArgs, DemoError, demo};
 use crate::gateway::StartError;
 use crate::pg::PgError;
 use clap::{Parser, Subcommand};
@@ -21,8 +22,9 @@ use std::process::ExitCode;
 #[command(name = "rowcast", version, max_term_width = 100, propagate_version = true)]
 pub struct Cli {
     /// What is logged: `error`, `warn`, `info`, `debug`, or per module as in `rowcast=debug,actix_web=warn`
-    #[arg(long, env = "ROWCAST_LOG", default_value = "info", global = true, value_name = "FILTER")]
-    pub log: String,
+    /// [default: `info`, for the demo `warn`]
+    #[arg(long, env = "ROWCAST_LOG", global = true, value_name = "FILTER")]
+    pub log: Option<String>,
     /// Log as JSON lines
     #[arg(long, env = "ROWCAST_LOG_JSON", global = true)]
     pub log_json: bool,
@@ -87,6 +89,21 @@ pub enum Command {
         Example: rowcast tail scores 'league=eq.nfl' | jq .changes"
     )]
     Tail(tail::TailArgs),
+    /// Play live games in a private Postgres and watch them in the browser: needs nothing, leaves nothing
+    #[command(
+        after_help = "Finds a PostgreSQL server on this machine, runs it privately, and removes everything at the end.\n\n\
+        Example: rowcast demo --once   (a few seconds, unattended; the exit code says whether all was right)"
+    )]
+    Demo(DemoArgs),
+}
+
+impl Cli {
+    /// What is logged. The demo's own lines say what matters, unless something is wrong.
+    #[must_use]
+    pub fn log_filter(&self) -> &str {
+        let usual = if matches!(self.command, Command::Demo(_)) { "warn" } else { "info" };
+        self.log.as_deref().unwrap_or(usual)
+    }
 }
 
 /// Why a command failed.
@@ -110,6 +127,9 @@ pub enum CliError {
     /// Standard output is gone.
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
+    /// The demo.
+    #[error("{}", .0.with_causes())]
+    Demo(DemoError),
 }
 
 impl CliError {
@@ -117,7 +137,10 @@ impl CliError {
         match self {
             CliError::Config(_) | CliError::Usage(_) | CliError::Pg(PgError::Url(_)) => 2,
             CliError::Start(StartError::Database(PgError::Url(_))) => 2,
-            CliError::Pg(PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)) | CliError::Ended(_) => 3,
+            CliError::Pg(
+                PgError::Unsupported(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_),
+            )
+            | CliError::Ended(_) => 3,
             _ => 1,
         }
     }
@@ -132,6 +155,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Unwatch { table, drop_version, database } => database::unwatch(database, &table, drop_version).await,
         Command::Tables { database, json } => database::tables(database, json).await,
         Command::Tail(args) => tail::tail(args).await,
+        Command::Demo(args) => demo(args, config::environment(), serve::stop_signal()).await.map_err(CliError::Demo),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

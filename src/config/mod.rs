@@ -3,6 +3,7 @@
 //! The only module, with `main`, that reads the environment. Invariant: an unknown key is an error that names the
 //! file and the line; a setting is read in one place.
 
+use crate::localpg::Environment;
 use clap::Args;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -59,6 +60,13 @@ impl Settings {
             drain: Duration::from_secs(10),
         }
     }
+}
+
+/// What running a private Postgres needs to know of the process environment.
+#[must_use]
+pub fn environment() -> Environment {
+    #[expect(clippy::disallowed_methods, reason = "config is where the environment is read")]
+    Environment::read(|name| std::env::var_os(name))
 }
 
 /// Which database.

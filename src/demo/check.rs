@@ -15,7 +15,7 @@ use super::error::database;
 use super::example::with_client;
 use super::page::SUBSCRIPTIONS;
 use super::replica::Replica;
-use super::sse::EventStream;
+use super::sse::{EventStream, status};
 use super::writer::Writer;
 
 /// How many tables must have moved; standings move only when a game ends.
@@ -24,6 +24,12 @@ const MOVED_MIN: usize = 3;
 /// How long the last changes may take to arrive after the writers stopped. Seconds, for a machine that is busy; a change
 /// usually takes milliseconds.
 const SETTLE: Duration = Duration::from_secs(10);
+
+/// The gateway is ready in well under a second; a busy machine may take longer.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Between two looks at `/readyz`.
+const READY_POLL: Duration = Duration::from_millis(20);
 
 /// What `encodeURIComponent` leaves alone.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -51,6 +57,19 @@ pub(super) fn stream_path() -> String {
     let subs: Vec<String> =
         SUBSCRIPTIONS.iter().map(|sub| format!("sub={}", utf8_percent_encode(sub, COMPONENT))).collect();
     format!("/v1/stream?{}", subs.join("&"))
+}
+
+/// Waits until the gateway has seen the database and its tables.
+pub(super) async fn wait_ready(address: SocketAddr) -> Result<(), DemoError> {
+    let until = Instant::now() + READY_WITHIN;
+    while status(address, "/readyz").await? != 200 {
+        if Instant::now() >= until {
+            let seconds = READY_WITHIN.as_secs();
+            return Err(DemoError::Check(format!("the gateway was not ready within {seconds} s; `/readyz` says why")));
+        }
+        tokio::time::sleep(READY_POLL).await;
+    }
+    Ok(())
 }
 
 /// Watches while the games are played, stops them, and compares.
@@ -143,19 +162,10 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// `2026-11-21T20:12:17.265Z` as milliseconds since 1970.
+/// An `at` as milliseconds since 1970.
 fn millis(at: &str) -> Option<u64> {
-    let (date, time) = at.strip_suffix('Z').or_else(|| at.strip_suffix("+00:00"))?.split_once('T')?;
-    let mut ymd = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
-    let (year, month, day) = (ymd.next()??, ymd.next()??, ymd.next()??);
-    let (hms, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut hms = hms.splitn(3, ':').map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (hms.next()??, hms.next()??, hms.next()??);
-    // Years that begin in March put the leap day at the end; 719,468 days lie between 0000-03-01 and 1970-01-01.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let days = (year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day).checked_sub(719_469)?;
-    let fraction: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + fraction)
+    let at: jiff::Timestamp = at.parse().ok()?;
+    at.as_millisecond().try_into().ok()
 }
 
 #[cfg(test)]
@@ -163,11 +173,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamps() {
-        assert_eq!(millis("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(millis("2000-02-29T12:00:00.5Z"), Some(951_825_600_500));
-        assert_eq!(millis("2026-11-21T20:12:17.265123+00:00"), Some(1_795_291_937_265));
-        assert_eq!(millis("yesterday"), None);
+    fn a_missing_row_is_named() {
+        let mut replica = Replica::default();
+        let data = r#"{"type":"snapshot","sub":"g","rows":[{"key":"1","version":4,"row":{}}],"more":false}"#;
+        replica.apply(&super::super::sse::Event { data: data.into(), ..Default::default() }).unwrap();
+        assert!(holds(&replica, "g", &[4]) && !holds(&replica, "g", &[4, 6]) && !holds(&replica, "other", &[]));
+        let text = difference(&replica, &[("g", vec![4, 6])]);
+        assert!(text.contains("`g` misses 1 of 2 row versions and holds 0 others"), "{text}");
     }
 
     #[test]

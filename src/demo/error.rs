@@ -3,6 +3,7 @@
 //! Must not know: how it is shown. Invariant: `Display` never repeats the source; walk the sources to see the cause.
 
 use crate::localpg::LocalPgError;
+use crate::pg::PgError;
 
 /// Why the demo could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,9 @@ pub enum DemoError {
     /// The database given has tables of the example's names that are not the example's.
     #[error("the database has its own table `{0}`; name an empty database, or leave `--database-url` out")]
     Occupied(String),
+    /// Rowcast's schema could not be installed.
+    #[error("cannot install the schema `rowcast`")]
+    Migrate(#[from] PgError),
     /// Postgres refused something.
     #[error("cannot {what}")]
     Database {
@@ -37,6 +41,24 @@ pub enum DemoError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl DemoError {
+    /// The message and what caused it, down to the first cause, each said once.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            // Some libraries repeat their sources, some do not.
+            if !text.contains(&said) {
+                text = format!("{text}: {said}");
+            }
+            cause = error.source();
+        }
+        text
+    }
 }
 
 /// For `map_err` on answers of Postgres.

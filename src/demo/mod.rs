@@ -5,17 +5,20 @@
 //! Invariant: whatever the demo made, servers, files, tables, is gone when it ends.
 //!
 //! Reading order: `args`, `database` (where the data is), `example` (the tables), `writer` (who plays), `sse` and `replica`
-//! (a subscriber in two small files), `check` (`--once`), `page`, `run` (all of it together).
+//! (a subscriber in two small files), `check` (`--once`), `page` and `open`, `run` (all of it together).
 
 mod args;
 mod check;
 mod database;
 mod error;
 mod example;
+mod open;
 mod page;
 mod replica;
+mod run;
 mod sse;
 mod writer;
 
 pub use args::DemoArgs;
 pub use error::DemoError;
+pub use run::demo;

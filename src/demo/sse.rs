@@ -21,6 +21,17 @@ pub(super) struct Event {
     pub(super) data: String,
 }
 
+/// The status of the answer to `GET path`; whatever else it says is not read.
+pub(super) async fn status(address: SocketAddr, path: &str) -> Result<u16, DemoError> {
+    let mut socket = TcpStream::connect(address).await.map_err(io("connect to the gateway"))?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.map_err(io("ask the gateway"))?;
+    let mut answer = Vec::new();
+    while answer.len() < "HTTP/1.1 200".len() && read_more(&mut socket, &mut answer).await? > 0 {}
+    let status = std::str::from_utf8(answer.get(9..12).unwrap_or_default()).ok().and_then(|code| code.parse().ok());
+    status.ok_or_else(|| DemoError::Check(format!("`GET {path}` was not answered in HTTP")))
+}
+
 /// An answer that goes on.
 pub(super) struct EventStream {
     socket: TcpStream,

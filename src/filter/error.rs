@@ -114,7 +114,7 @@ impl fmt::Display for Shown<'_> {
                 f.write_str("...")?;
                 break;
             }
-            if c.is_control() || c == '`' { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+            if c.is_control() || c == '`' { write!(f, "{}", c.escape_unicode())? } else { write!(f, "{c}")? }
         }
         f.write_str("`")
     }

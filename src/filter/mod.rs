@@ -1,6 +1,6 @@
 //! The filter language: one text, one meaning, in SQL and in memory.
 //!
-//! PostgREST's grammar. Each pair is a condition and all must hold:
+//! `PostgREST`'s grammar. Each pair is a condition and all must hold:
 //! `league=eq.nfl`, `score=gte.10`, `status=in.(live,"final, ot")`, `winner=is.null`, `name=not.like.A*`,
 //! `or=(a.eq.1,and(b.gt.2,c.not.is.true))`, `not.and=(...)`.
 //!
@@ -140,7 +140,12 @@ pub fn index_key<'a>(column: &Column, raw: &'a str) -> Option<Cow<'a, str>> {
     if raw == "null" || kind.refuses(column.collation, Demand::Equality).is_some() {
         return None;
     }
-    Value::from_image(kind, raw).map(|value| value.into_canonical(kind))
+    let value = Value::from_image(kind, raw)?;
+    Some(match kind {
+        // Postgres writes these in the one spelling already.
+        Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Oid | Kind::Uuid => Cow::Borrowed(image::bare(raw)),
+        _ => value.into_canonical(kind),
+    })
 }
 
 impl PartialEq for Filter {

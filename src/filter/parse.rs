@@ -1,9 +1,9 @@
-//! Reads filters in PostgREST's grammar.
+//! Reads filters in `PostgREST`'s grammar.
 //!
 //! Must not know: images, SQL. Invariant: any text at all gives a filter or an error, in time and stack
 //! bounded by the caps below.
 //!
-//! Where this reader is stricter or kinder than PostgREST: a literal must fit the column's type; spaces
+//! Where this reader is stricter or kinder than `PostgREST`: a literal must fit the column's type; spaces
 //! around an unquoted value inside parentheses are dropped; `\*` in a pattern is a literal `*`.
 
 use super::error::FilterError;

@@ -66,13 +66,13 @@ impl Writer<'_> {
                 let _ = write!(self.sql.text, "({column} is {not}{truth})");
             }
             Test::Eq(literal) => {
-                self.comparison(&column, term.kind, if term.negated { "<>" } else { "=" }, &literal.text)
+                self.comparison(&column, term.kind, if term.negated { "<>" } else { "=" }, &literal.text);
             }
             Test::Less(literal) => {
-                self.comparison(&column, term.kind, if term.negated { ">=" } else { "<" }, &literal.text)
+                self.comparison(&column, term.kind, if term.negated { ">=" } else { "<" }, &literal.text);
             }
             Test::Greater(literal) => {
-                self.comparison(&column, term.kind, if term.negated { "<=" } else { ">" }, &literal.text)
+                self.comparison(&column, term.kind, if term.negated { "<=" } else { ">" }, &literal.text);
             }
             // `= any('{}')` is false even for null, but there is no need to ask.
             Test::In(list) if list.is_empty() => self.push(if term.negated { "true" } else { "false" }),

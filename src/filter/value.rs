@@ -129,6 +129,8 @@ fn read(kind: Kind, text: &str) -> Option<Value<'static>> {
         Kind::Int2 => Value::Int(integer::<i16>(text)?.into()),
         Kind::Int4 => Value::Int(integer::<i32>(text)?.into()),
         Kind::Int8 => Value::Int(integer::<i64>(text)?),
+        // Newer servers read a leading zero as octal, older ones do not.
+        Kind::Oid if text.len() > 1 && text.starts_with('0') => return None,
         Kind::Oid => Value::Int(integer::<u32>(text)?.into()),
         Kind::Numeric => Value::Numeric(Decimal::read(text)?.into_owned()),
         Kind::Float4 => Value::Float(numeric::read_float(text, true)?),
@@ -151,7 +153,7 @@ fn expected(kind: Kind) -> &'static str {
         Kind::Int2 => "write a whole number from -32768 to 32767, such as `12`",
         Kind::Int4 => "write a whole number from -2147483648 to 2147483647, such as `12`",
         Kind::Int8 => "write a whole number from -9223372036854775808 to 9223372036854775807, such as `12`",
-        Kind::Oid => "write a whole number from 0 to 4294967295, such as `12`",
+        Kind::Oid => "write a whole number from 0 to 4294967295 without leading zeros, such as `12`",
         Kind::Numeric => {
             "write a number such as `12.50`, `-3`, `1e6`, `NaN` or `-Infinity`, its exponent at most 1000 either way"
         }
@@ -177,7 +179,7 @@ fn integer<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 fn hex(text: &str) -> Option<String> {
-    (text.len() % 2 == 0 && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
+    (text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
 }
 
 fn uuid(text: &str) -> Option<u128> {

@@ -146,7 +146,7 @@ mod tests {
             serde_json::json!({"type":"/problems/unavailable","title":"the database cannot be read now","status":503,
                 "detail":"the database could not be read","code":"unavailable","request_id":"ab","retry_after":1})
         );
-        assert_eq!(problem.error_response().headers()["retry-after"], "1");
+        assert_eq!(problem.error_response().headers().get("retry-after").unwrap(), "1");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::gather::Gather;
 use super::ring::{Entry, EntryKind, Ring};
 use crate::change::{Net, Reload, Table, TableBatch, Tick};
-use crate::filter::{Filter, Image};
+use crate::filter::{Filter, Image, ImageError};
 use crate::wire::{Message, Projection, WireOp, WireRow, message};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -48,43 +48,47 @@ impl Spec {
 
     /// What net changes mean to who holds this shape's rows. The image of the row before decides whether it was
     /// held, the image after whether it is.
-    #[must_use]
-    pub fn select(&self, nets: &[Net]) -> Vec<(WireOp, WireRow)> {
-        nets.iter().filter_map(|net| self.select_one(net)).collect()
+    ///
+    /// # Errors
+    /// An image does not fit the table as it was when the shape was made: nothing can be said about its rows.
+    pub fn select(&self, nets: &[Net]) -> Result<Vec<(WireOp, WireRow)>, ImageError> {
+        nets.iter().filter_map(|net| self.select_one(net).transpose()).collect()
     }
 
-    fn select_one(&self, net: &Net) -> Option<(WireOp, WireRow)> {
-        let was = net.before.as_ref().is_some_and(|json| self.holds(json));
-        let row = net.after.as_ref().and_then(|json| self.project(json));
+    fn select_one(&self, net: &Net) -> Result<Option<(WireOp, WireRow)>, ImageError> {
+        let was = match &net.before {
+            Some(json) => self.filter.is_everything() || self.filter.try_matches(&Image::parse(json)?)?,
+            None => false,
+        };
+        let row = match &net.after {
+            Some(json) => self.project(json)?,
+            None => None,
+        };
         let op = match (was, row.is_some()) {
             (true, true) => WireOp::Update,
             (false, true) => WireOp::Insert,
             (true, false) => WireOp::Delete,
-            (false, false) => return None,
+            (false, false) => return Ok(None),
         };
-        Some((op, WireRow { key: net.key.clone(), version: net.version, row }))
+        Ok(Some((op, WireRow { key: net.key.clone(), version: net.version, row })))
     }
 
     /// How a net change leaves the shape, whoever holds what: the row, or its removal.
-    fn after(&self, net: &Net) -> WireRow {
-        WireRow {
-            key: net.key.clone(),
-            version: net.version,
-            row: net.after.as_ref().and_then(|json| self.project(json)),
-        }
-    }
-
-    fn holds(&self, json: &Bytes) -> bool {
-        self.filter.is_everything() || Image::parse(json).is_ok_and(|image| self.filter.matches(&image))
+    fn after(&self, net: &Net) -> Result<WireRow, ImageError> {
+        let row = match &net.after {
+            Some(json) => self.project(json)?,
+            None => None,
+        };
+        Ok(WireRow { key: net.key.clone(), version: net.version, row })
     }
 
     /// The row as sent, if it is in the shape.
-    fn project(&self, json: &Bytes) -> Option<Bytes> {
+    fn project(&self, json: &Bytes) -> Result<Option<Bytes>, ImageError> {
         if self.filter.is_everything() && self.projection.is_whole() {
-            return Some(json.clone());
+            return Ok(Some(json.clone()));
         }
-        let image = Image::parse(json).ok()?;
-        self.filter.matches(&image).then(|| self.projection.apply(json, &image))
+        let image = Image::parse(json)?;
+        Ok(self.filter.try_matches(&image)?.then(|| self.projection.apply(json, &image)))
     }
 
     /// A row read from the table, which the database has filtered already.
@@ -193,14 +197,21 @@ impl Shape {
             }
             TableBatch::Changes(nets) => nets,
         };
-        let rows = self.spec.select(nets);
+        let Ok(rows) = self.spec.select(nets) else {
+            // the table's columns changed and the catalog does not know yet: what is not understood is not guessed
+            self.reset(tick, ResetReason::Schema);
+            return true;
+        };
         // encoded before the lock is taken: subscribers read under it
         let messages = message::changes(&self.spec.table.wire_name(), tick, &rows);
         let mut state = self.lock();
         if let Some(gather) = &mut state.gather {
             // every key, also one that means nothing to who holds the rows of the tick before: the rows being read may
             // be of a moment between the two ticks, when a row stood that came and went
-            gather.add(tick.position, nets.iter().map(|net| self.spec.after(net)));
+            match nets.iter().map(|net| self.spec.after(net)).collect::<Result<Vec<_>, _>>() {
+                Ok(rows) => gather.add(tick.position, rows.into_iter()),
+                Err(_) => gather.spoil(),
+            }
         }
         if state.resetting || rows.is_empty() {
             return false;

@@ -144,7 +144,10 @@ impl Subscription {
             Some(TableBatch::Reload(_)) => self.reset(ResetReason::Bulk),
             part => {
                 if let Some(TableBatch::Changes(nets)) = part {
-                    let rows = spec.select(nets);
+                    let Ok(rows) = spec.select(nets) else {
+                        self.reset(ResetReason::Schema);
+                        return Ok(());
+                    };
                     if !rows.is_empty() {
                         let messages = message::changes(&spec.table.wire_name(), &batch.to, &rows);
                         self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });
@@ -207,7 +210,7 @@ impl Subscription {
         if self.backlog.as_ref().is_some_and(|piece| piece.position.tick <= limit) {
             out.extend(self.backlog.take());
         }
-        let mut load = false;
+        let (mut load, mut over) = (false, false);
         let fell_off = {
             let state = self.shape.lock();
             match state.ring.from(self.cursor) {
@@ -217,9 +220,10 @@ impl Subscription {
                         self.cursor = seq + 1;
                         let (joining, piece) = step(self.joining, entry);
                         self.joining = joining;
+                        over |= piece.as_ref().is_some_and(|p| p.kind == PieceKind::Problem);
                         out.extend(piece);
                     }
-                    load = self.joining && state.gather.is_none() && state.ring.end() == self.cursor;
+                    load = self.joining && !over && state.gather.is_none() && state.ring.end() == self.cursor;
                     false
                 }
             }

@@ -18,6 +18,8 @@ pub struct Environment {
     pub cache: Option<PathBuf>,
     /// Where temporary data directories go.
     pub temp: PathBuf,
+    /// Somebody sits in front of this machine: a browser can be opened.
+    pub desktop: bool,
 }
 
 impl Environment {
@@ -30,12 +32,14 @@ impl Environment {
             pg_bin: set("ROWCAST_PG_BIN").map(PathBuf::from),
             path: split(path),
             cache: cache_dir(set("XDG_CACHE_HOME").map(PathBuf::from), set("HOME").map(PathBuf::from)),
+            desktop: set("CI").is_none()
+                && (cfg!(target_os = "macos") || set("DISPLAY").is_some() || set("WAYLAND_DISPLAY").is_some()),
             temp: set("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from),
         }
     }
 
     /// The first directory of `PATH` that has this program.
-    pub(super) fn program(&self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
         self.path.iter().map(|dir| dir.join(name)).find(|file| file.is_file())
     }
 

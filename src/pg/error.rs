@@ -28,6 +28,9 @@ pub enum PgError {
     /// The database has migrations that this program does not know and that are marked breaking.
     #[error("the database was migrated by a newer rowcast ({0}): upgrade this program")]
     Newer(String),
+    /// The server cannot do what is needed.
+    #[error("{0}")]
+    Unsupported(String),
     /// The server is a standby.
     #[error(
         "the database is a standby (`pg_is_in_recovery()` is true), where snapshots of its own are wrong: point the gateway at the primary"
@@ -49,7 +52,11 @@ impl PgError {
                 // someone must act, but may do so while we wait
                 !matches!(state.code().get(..2), Some("42"))
             }
-            PgError::Url(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_) => false,
+            PgError::Url(_)
+            | PgError::Unsupported(_)
+            | PgError::NotInstalled(_)
+            | PgError::Behind(_)
+            | PgError::Newer(_) => false,
         }
     }
 

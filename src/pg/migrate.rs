@@ -56,8 +56,9 @@ pub fn printed() -> String {
 /// # Errors
 /// The database cannot be reached, was migrated by a newer program, or refuses a statement.
 pub async fn apply(url: &str) -> Result<Vec<&'static str>, PgError> {
-    let tasks = Tasks::default();
+    let tasks = Tasks::here();
     let mut client = connect(&parse(url)?, &tasks, "migration connection").await?;
+    check_server(&client).await?;
     let mut applied = Vec::new();
     loop {
         let transaction = client.transaction().await?;
@@ -109,11 +110,31 @@ fn refuse_newer(installed: &[Installed]) -> Result<(), PgError> {
     Ok(())
 }
 
-/// Is the schema one that this program serves?
+/// Refuses servers on which the guarantees would not hold.
+async fn check_server(client: &Client) -> Result<(), PgError> {
+    let sql =
+        "select pg_catalog.current_setting('server_version_num')::int4, pg_catalog.current_setting('server_encoding')";
+    let rows = client.query_typed(sql, &[]).await?;
+    let row = rows.first().ok_or_else(|| PgError::Unexpected("no server version".to_owned()))?;
+    let (version, encoding): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    if version < 140_000 {
+        return Err(PgError::Unsupported(format!("PostgreSQL {}: at least 14 is needed", version / 10_000)));
+    }
+    if encoding != "UTF8" {
+        // text is compared in the stream by its UTF-8 bytes, in the database by its own
+        return Err(PgError::Unsupported(format!(
+            "the database's encoding is `{encoding}`: filters are exact only in `UTF8`; create one with `encoding 'UTF8'`"
+        )));
+    }
+    Ok(())
+}
+
+/// Are server and schema ones that this program serves?
 ///
 /// # Errors
 /// It is missing, behind or newer.
 pub async fn check(client: &Client) -> Result<(), PgError> {
+    check_server(client).await?;
     let Some(installed) = installed(client).await? else {
         let database = client.query_typed("select pg_catalog.current_database()::text", &[]).await?;
         return Err(PgError::NotInstalled(database.first().map(|row| row.get(0)).unwrap_or_default()));

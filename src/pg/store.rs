@@ -83,7 +83,6 @@ impl Store {
             bytes += row.row.as_ref().map_or(0, bytes::Bytes::len);
             if bytes > self.snapshot_bytes {
                 // the connection would have to read the result to its end: give it up instead
-                drop(stream);
                 drop(transaction);
                 drop(deadpool_postgres::Object::take(client));
                 return Err(ReadError::TooLarge(self.snapshot_bytes));

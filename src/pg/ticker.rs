@@ -80,8 +80,15 @@ impl Ticker {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
+            if self.tasks.stopping().is_cancelled() {
+                // our own shutdown closed the connection; this task is about to be ended too
+                std::future::pending::<()>().await;
+            }
             self.status.lost(&error.to_string());
-            if matches!(error, PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)) {
+            if matches!(
+                error,
+                PgError::Unsupported(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_)
+            ) {
                 return error.to_string();
             }
             tracing::warn!(%error, "lost the database, trying again");

@@ -63,7 +63,7 @@ pub async fn unwatch(url: &str, table: &str, drop_version: bool) -> Result<(), P
 }
 
 async fn run(url: &str, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), PgError> {
-    let client = connect(&parse(url)?, &Tasks::default(), "command connection").await?;
+    let client = connect(&parse(url)?, &Tasks::here(), "command connection").await?;
     super::migrate::check(&client).await?;
     client.query_typed(sql, params).await?;
     Ok(())

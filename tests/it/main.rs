@@ -9,6 +9,10 @@
 )]
 
 mod architecture;
+mod browser;
+mod demo;
+mod filter_oracle;
 mod flow;
+mod localpg;
 mod stress;
 mod support;

@@ -36,17 +36,17 @@ const MOVE_MS: std::ops::Range<u64> = 200..450;
 /// How long a final score stays on the board.
 const FINAL_MS: u64 = 5_000;
 
-const HOME: &str = "update games set home_score = home_score + $2, clock_s = least(clock_s + $3, $4), \
-    headline = home || ' +' || $2 where id = $1 returning home";
-const AWAY: &str = "update games set away_score = away_score + $2, clock_s = least(clock_s + $3, $4), \
-    headline = away || ' +' || $2 where id = $1 returning away";
+const HOME: &str = "update games set home_score = home_score + $2::int, clock_s = least(clock_s + $3, $4), \
+    headline = home || ' +' || $2::int where id = $1 returning home";
+const AWAY: &str = "update games set away_score = away_score + $2::int, clock_s = least(clock_s + $3, $4), \
+    headline = away || ' +' || $2::int where id = $1 returning away";
 const POINTS: &str = "update leaderboard set points = points + $2 where team = $1";
 const CLOCK: &str = "update games set clock_s = least(clock_s + $2, $3) where id = $1";
 const WHISTLE: &str = "update games set status = 'final', headline = case \
       when home_score > away_score then home || ' win' when home_score < away_score then away || ' win' \
       else 'a draw' end \
     where id = $1 returning league, home, away, home_score, away_score";
-const STANDING: &str = "update standings set won = won + ($3 > $4)::int, drawn = drawn + ($3 = $4)::int, \
+const STANDING: &str = "update standings set won = won + ($3::int > $4::int)::int, drawn = drawn + ($3 = $4)::int, \
     lost = lost + ($3 < $4)::int where league = $1 and team = $2";
 const STATS: &str = "update team_stats set played = played + 1, scored = scored + $2, conceded = conceded + $3 \
     where team = $1";

@@ -1,0 +1,83 @@
+#!/bin/bash
+# Installs what the demo and the tests need and this machine lacks. Safe to run again: what is there is left alone.
+#
+#   scripts/setup.sh          a PostgreSQL server, and a linker for cargo
+#   scripts/setup.sh tests    also pgbench and the contrib modules, and a browser with its driver
+#
+# On Debian and Ubuntu it uses apt (with sudo when not root). Elsewhere it says what to install and fails.
+set -euo pipefail
+
+wanted=${1:-demo}
+case $wanted in demo | tests) ;; *) echo "usage: $0 [demo|tests]" >&2; exit 2 ;; esac
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+have() { command -v "$1" > /dev/null 2>&1; }
+
+# The same places as src/localpg/binaries.rs looks at, save for the copy `rowcast demo --fetch` keeps.
+have_server() {
+  local dir
+  for dir in "${ROWCAST_PG_BIN:-}" ${PATH//:/ } "$(pg_config --bindir 2> /dev/null || true)" \
+    /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin \
+    /home/linuxbrew/.linuxbrew/opt/postgresql@*/bin /Applications/Postgres.app/Contents/Versions/*/bin; do
+    if [ -n "$dir" ] && [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ]; then
+      [ "$("$dir/postgres" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')" -ge 14 ] && return 0
+    fi
+  done
+  return 1
+}
+
+have_pgbench() {
+  have pgbench || compgen -G '/usr/lib/postgresql/*/bin/pgbench' > /dev/null
+}
+
+if ! have cargo; then
+  say 'cargo is missing: install Rust 1.89 or newer (https://rustup.rs), then run this again'
+  exit 1
+fi
+
+# `postgresql` brings the newest server of the distribution, pgbench and the contrib modules.
+missing=()
+have cc || missing+=(gcc libc6-dev)
+have_server || missing+=(postgresql)
+if [ "$wanted" = tests ]; then
+  have_pgbench || missing+=(postgresql postgresql-contrib)
+  have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
+  have chromedriver || missing+=(chromium-driver)
+fi
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! have apt-get; then
+  say "missing: ${missing[*]} (Debian's names); this script installs with apt only"
+  say '  macOS:  brew install postgresql@17   and for the tests: brew install --cask chromium chromedriver'
+  say '  Fedora: sudo dnf install postgresql-server postgresql-contrib gcc   and for the tests: chromium chromedriver'
+  say '  Arch:   sudo pacman -S postgresql gcc   and for the tests: chromium'
+  exit 1
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  have sudo || { say "not root and no sudo: have somebody run: apt-get install ${missing[*]}"; exit 1; }
+  as_root=(sudo)
+fi
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300 "$@" < /dev/null >&2; }
+
+say "installing: ${missing[*]}"
+apt update
+
+# Only the programs are wanted: Debian would otherwise make a cluster and start it.
+conf=/etc/postgresql-common/createcluster.d/rowcast-setup.conf
+if ! have pg_lsclusters; then
+  "${as_root[@]}" mkdir -p "${conf%/*}"
+  echo 'create_main_cluster = false' | "${as_root[@]}" tee "$conf" > /dev/null
+  trap '"${as_root[@]}" rm -f "$conf"' EXIT
+fi
+
+required=() optional=()
+for package in "${missing[@]}"; do
+  case $package in chromium*) optional+=("$package") ;; *) required+=("$package") ;; esac
+done
+[ ${#required[@]} -eq 0 ] || apt install --no-install-recommends "${required[@]}"
+# Ubuntu has no such packages, only a snap; the tests that need a browser say so and are left out without one.
+[ ${#optional[@]} -eq 0 ] || apt install --no-install-recommends "${optional[@]}" || say "no ${optional[*]} here: browser tests will be left out"
+
+have_server || { say 'there is still no PostgreSQL server of version 14 or newer; "rowcast demo" names other ways'; exit 1; }
