@@ -203,7 +203,7 @@ impl Shape {
             return true;
         };
         // encoded before the lock is taken: subscribers read under it
-        let messages = message::changes(&self.spec.table.wire_name(), tick, &rows);
+        let messages = (!rows.is_empty()).then(|| message::changes(&self.spec.table.wire_name(), tick, &rows));
         let mut state = self.lock();
         if let Some(gather) = &mut state.gather {
             // every key, also one that means nothing to who holds the rows of the tick before: the rows being read may
@@ -213,9 +213,7 @@ impl Shape {
                 Err(_) => gather.spoil(),
             }
         }
-        if state.resetting || rows.is_empty() {
-            return false;
-        }
+        let Some(messages) = messages.filter(|_| !state.resetting) else { return false };
         state.ring.push(Entry { kind: EntryKind::Changes, position: tick.position, messages });
         true
     }
