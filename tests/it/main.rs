@@ -10,9 +10,12 @@
 
 mod architecture;
 mod browser;
+mod commands;
 mod demo;
 mod filter_oracle;
 mod flow;
 mod localpg;
+mod pgbench;
+mod snapshots;
 mod stress;
 mod support;

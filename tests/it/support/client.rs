@@ -147,7 +147,10 @@ impl Client for Sse {
             let event = self.event().await?;
             let message: Value = serde_json::from_str(&event.data).unwrap_or_else(|e| panic!("{e}: {}", event.data));
             self.replica.apply(&message);
-            if let Some(id) = event.id {
+            if event.id.as_deref() == Some("") {
+                // the browser's rule: an empty id means that there is none to send
+                self.replica.position = None;
+            } else if let Some(id) = event.id {
                 // the browser's rule: the id counts once its event was dispatched
                 let before = self.replica.tick();
                 assert!(before.is_none_or(|b| tick_of(&id) >= b), "the id goes back from {before:?} to {id}");

@@ -4,6 +4,7 @@ pub mod client;
 pub mod journal;
 pub mod oracle;
 pub mod postgres;
+pub mod process;
 pub mod proxy;
 pub mod replica;
 pub mod witness;
@@ -11,6 +12,7 @@ pub mod world;
 
 pub use client::{Client, LongPoll, Sse};
 pub use oracle::{Oracle, View};
+pub use process::GatewayProcess;
 pub use proxy::Proxy;
 pub use replica::Replica;
 pub use witness::{Manner, Watched};
