@@ -19,7 +19,9 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// The program beside the server's.
 async fn pgbench() -> Command {
-    let program = postgres::shared().await.binaries().bin.join("pgbench");
+    // `postgres` on the path may be a link to where the rest is
+    let server = postgres::shared().await.binaries().bin.join("postgres").canonicalize().unwrap();
+    let program = server.with_file_name("pgbench");
     assert!(
         program.is_file(),
         "no `{}`: it comes with the server's package (Debian: postgresql-15, others: postgresql-contrib)",
@@ -35,6 +37,9 @@ fn tellers_and_branches_agree(replica: &Replica) {
     let sum = |sub: &str, column: &str| replica.rows(sub).iter().map(|row| row[column].as_i64().unwrap()).sum::<i64>();
     assert_eq!(sum("t", "tbalance"), sum("b", "bbalance"), "half a transaction at {:?}", replica.position);
 }
+
+/// The view with a hundred thousand rows.
+const LARGE: usize = 2;
 
 fn views() -> Vec<View> {
     let accounts = "pgbench_accounts";
@@ -108,14 +113,16 @@ async fn clients_survive_a_killed_gateway_under_pgbench() {
     let mut kills = [1, 2].map(|third| Duration::from_secs(seconds) * third / 3).into_iter().peekable();
     let mut sampled = 0;
     while began.elapsed() < Duration::from_secs(seconds) {
-        tokio::time::sleep(Duration::from_millis(rng.random_range(100..600))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(20..200))).await;
         if kills.next_if(|at| began.elapsed() >= *at).is_some() {
             gateway.kill().await;
             // it stays away for a while, and the writers do not notice
             tokio::time::sleep(Duration::from_millis(rng.random_range(50..800))).await;
             gateway = GatewayProcess::start(&world.url, &[("ROWCAST_LISTEN", &address.to_string())]).await;
         }
-        let truth = oracle.tick().await;
+        // the hundred thousand rows of a branch are compared now and then
+        let large: &[usize] = if sampled % 8 == 4 { &[] } else { &[LARGE] };
+        let truth = oracle.tick_without(large).await;
         sampled += 1;
         if !clients.iter().all(|client| client.tell(&truth)) {
             break;
