@@ -154,15 +154,20 @@ impl Subscription {
         match batch.tables.get(&spec.table.relid) {
             Some(TableBatch::Reload(_)) => self.reset(ResetReason::Bulk),
             part => {
+                let mut messages: Arc<[Message]> = Arc::new([]);
                 if let Some(TableBatch::Changes(nets)) = part {
                     let Ok(rows) = spec.select(nets) else {
                         self.reset(ResetReason::Schema);
                         return Ok(());
                     };
                     if !rows.is_empty() {
-                        let messages = message::changes(&spec.table.wire_name(), &batch.to, &rows);
-                        self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });
+                        messages = message::changes(&spec.table.wire_name(), &batch.to, &rows);
                     }
+                }
+                if batch.to.position != position {
+                    // Also when nothing is to be told: the rows held are those of this tick, and of none between, so
+                    // that another subscription of the session must not give out a position between.
+                    self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });
                 }
                 self.follow(batch.to.position.tick);
             }
