@@ -95,7 +95,7 @@ impl Store {
     async fn read_missed(&self, from: Position, to: &Tick) -> Result<Option<Arc<Batch>>, PgError> {
         let tables = self.tables();
         let mut client = self.pool.get().await?;
-        match read_range(&mut client, None, &tables, from, to, self.batch_bytes).await? {
+        match read_range(&mut client, None, &tables, from, None, to, self.batch_bytes).await? {
             Range::Batch(batch) => Ok(Some(Arc::new(batch))),
             Range::Unknown => Ok(None),
         }
