@@ -120,7 +120,7 @@ as $fingerprint$
     (select string_agg(m::text, ',' order by m) from rowcast._members(c.oid) as m where c.relkind = 'p'),
     (select string_agg(concat_ws(',', t.tgrelid, t.tgname, t.tgenabled, t.tgfoid), ';' order by t.tgrelid, t.tgname)
      from pg_trigger as t where t.tgrelid in (select rowcast._members(c.oid)) and t.tgname like 'zzz\_rowcast\_%'),
-    (select string_agg(concat_ws(',', i.indisprimary, i.indimmediate, i.indkey), ';' order by i.indkey::text)
+    (select string_agg(concat_ws(',', i.indexrelid, i.indisprimary, i.indimmediate, i.indkey), ';' order by i.indexrelid)
      from pg_index as i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null),
     has_schema_privilege('rowcast_gateway', c.relnamespace, 'usage'), has_table_privilege('rowcast_gateway', c.oid, 'select')))
   from rowcast.source as s join pg_class as c on c.oid = s.relid join pg_namespace as n on n.oid = c.relnamespace

@@ -76,6 +76,12 @@ impl Tables {
         same.next().filter(|_| same.next().is_none())
     }
 
+    /// Is there a table that was not in `before`, or is another one since?
+    #[must_use]
+    pub fn changed_from(&self, before: &Tables) -> bool {
+        self.0.values().any(|t| before.get(t.relid).is_none_or(|b| b.fingerprint != t.fingerprint))
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.0.values()

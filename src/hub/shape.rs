@@ -218,7 +218,10 @@ impl Shape {
         if let Some(gather) = &mut state.gather {
             // every key, also one that means nothing to who holds the rows of the tick before: the rows being read may
             // be of a moment between the two ticks, when a row stood that came and went
-            gather.add(tick.position, nets.iter().filter_map(|net| self.spec.after(net).ok()));
+            match nets.iter().map(|net| self.spec.after(net)).collect::<Result<Vec<_>, _>>() {
+                Ok(rows) => gather.add(tick.position, rows.into_iter()),
+                Err(_) => gather.spoil(),
+            }
         }
         let Some(messages) = messages.filter(|_| !state.resetting) else { return Published::Nothing };
         state.ring.push(Entry { kind: EntryKind::Changes, position: tick.position, messages });
@@ -226,7 +229,7 @@ impl Shape {
     }
 
     fn reset(&self, tick: &Tick, reason: ResetReason) {
-        let messages = message::reset(&self.spec.table.wire_name(), reason.label());
+        let messages = message::reset(&self.spec.table.wire_name(), reason.label(), Some(tick.position));
         let mut state = self.lock();
         state.ring.push(Entry { kind: EntryKind::Reset, position: tick.position, messages });
         state.resetting = true;

@@ -160,11 +160,9 @@ impl From<ReadError> for SourceError {
         match error {
             ReadError::Pg(error) if error.stale_catalog() => ReadError::Stale.into(),
             ReadError::Pg(error) => error.into(),
-            ReadError::Stale => SourceError {
-                code: "unavailable",
-                detail: "the table's columns are changing".to_owned(),
-                retry: true,
-            },
+            ReadError::Stale => {
+                SourceError { code: "unavailable", detail: "the table's columns are changing".to_owned(), retry: true }
+            }
             ReadError::TooLarge(limit) => SourceError {
                 code: "snapshot-too-large",
                 detail: format!("the rows exceed {} MB: narrow the filter, or select fewer columns", limit >> 20),

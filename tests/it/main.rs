@@ -11,11 +11,14 @@
 mod architecture;
 mod bad_input;
 mod browser;
+mod commands;
 mod demo;
 mod filter_oracle;
 mod flow;
 mod install;
 mod localpg;
+mod pgbench;
+mod snapshots;
 mod stress;
 mod support;
 mod traps_capture_order;

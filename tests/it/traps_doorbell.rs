@@ -4,7 +4,6 @@
 
 use crate::support::world::connect;
 use crate::support::{Ear, Everyone, Gate, Gated, GatewayProcess, TestGateway, World, eventually};
-use rustix::process::Signal;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;

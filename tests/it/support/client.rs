@@ -166,10 +166,9 @@ impl Client for Sse {
             let event = self.event().await?;
             let message: Value = serde_json::from_str(&event.data).unwrap_or_else(|e| panic!("{e}: {}", event.data));
             self.replica.apply(&message);
-            if event.id.as_deref() == Some("") {
-                // the browser's rule: an empty id means that there is none to send
-                self.replica.position = None;
-            } else if let Some(id) = event.id {
+            // `~`: for who threw away what it held at a reset. This client keeps it until the snapshot is whole, so that
+            // it can go on from the resume point it has.
+            if let Some(id) = event.id.filter(|id| !id.ends_with('~')) {
                 // the browser's rule: the id counts once its event was dispatched
                 let before = self.replica.tick();
                 assert!(before.is_none_or(|b| tick_of(&id) >= b), "the id goes back from {before:?} to {id}");

@@ -234,11 +234,11 @@ impl Witness {
         {
             self.pending.pop_front();
             for (sub, view) in &self.manner.views {
+                let Some(wanted) = &truth.views[*view] else { continue };
                 let Some(held) = self.journal.state_at(sub, truth.tick) else {
                     self.report.between += 1;
                     continue;
                 };
-                let wanted = &truth.views[*view];
                 assert!(
                     held == wanted,
                     "{}, `{sub}` at tick {}: {}",
