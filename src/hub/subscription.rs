@@ -19,6 +19,8 @@ const AHEAD_WAIT: Duration = Duration::from_secs(5);
 pub enum Start {
     /// With all rows.
     Snapshot,
+    /// With all rows, as of this position or later.
+    SnapshotFrom(Position),
     /// With what happens from now on.
     Now,
     /// With what happened after this position.
@@ -82,7 +84,11 @@ impl Hub {
         let waker = shape.register(waker);
         let mut sub = Subscription { hub: self.clone(), shape, waker, cursor: 0, joining: false, backlog: None };
         match start {
-            Start::Snapshot => sub.join(),
+            Start::Snapshot => sub.join(0),
+            Start::SnapshotFrom(position) => {
+                sub.wait_for(position).await;
+                sub.join(position.tick);
+            }
             Start::Now => sub.follow(listed.position.tick),
             Start::After(position) => sub.resume(position).await?,
         }
@@ -91,12 +97,19 @@ impl Hub {
 }
 
 impl Subscription {
-    /// Waits for the next snapshot, or takes the one that stands in the ring.
-    fn join(&mut self) {
+    /// Waits until a position that another gateway published already arrives here, or seems not to.
+    async fn wait_for(&self, position: Position) {
+        let mut head = self.hub.head();
+        let there = head.wait_for(|head| head.as_ref().is_some_and(|t| t.position.tick >= position.tick));
+        let _ = tokio::time::timeout(AHEAD_WAIT, there).await;
+    }
+
+    /// Waits for the next snapshot, or takes the one that stands in the ring if it is not older than tick `from`.
+    fn join(&mut self, from: i64) {
         self.joining = true;
         let usable = {
             let state = self.shape.lock();
-            let usable = state.ring.usable_snapshot();
+            let usable = state.ring.usable_snapshot(from);
             self.cursor = usable.unwrap_or_else(|| state.ring.end());
             usable
         };
@@ -116,10 +129,8 @@ impl Subscription {
     }
 
     async fn resume(&mut self, position: Position) -> Result<(), SourceError> {
-        let mut head = self.hub.head();
-        let there = head.wait_for(|head| head.as_ref().is_some_and(|t| t.position.tick >= position.tick));
         // an unknown position of the future is found out below
-        let _ = tokio::time::timeout(AHEAD_WAIT, there).await;
+        self.wait_for(position).await;
         if self.hub.knows(position) {
             let cursor = self.shape.lock().ring.after(position.tick);
             if let Some(cursor) = cursor {
@@ -166,12 +177,12 @@ impl Subscription {
 
     /// Tells the subscriber to forget what it holds, and waits for a snapshot.
     fn reset(&mut self, reason: ResetReason) {
-        self.join();
+        self.join(0);
         let tick = self.shape.lock().ring.floor();
         self.backlog = Some(Piece {
             position: Position { tick, nonce: 0 },
             kind: PieceKind::Reset(reason),
-            messages: message::reset(&self.shape.spec.table.wire_name(), reason.label()),
+            messages: message::reset(&self.shape.spec.table.wire_name(), reason.label(), self.hub.position()),
         });
     }
 
@@ -238,7 +249,7 @@ impl Subscription {
             out.extend(self.backlog.take());
         } else if load {
             // the snapshot it waited for was given back before it came by
-            self.join();
+            self.join(0);
         }
     }
 }

@@ -80,7 +80,7 @@ impl Session {
     ) -> Result<Session, SourceError> {
         let position = match start {
             Start::After(position) => Some(position),
-            Start::Now | Start::Snapshot => None,
+            Start::Now | Start::Snapshot | Start::SnapshotFrom(_) => None,
         };
         let subs = requests.into_iter().map(|request| Sub { request, running: None, told: false }).collect();
         let waker = Arc::new(Notify::new());
@@ -252,7 +252,7 @@ impl Session {
                 Ok(Ok(running)) => {
                     self.subs[i].running = Some(running);
                     self.subs[i].told = false;
-                    self.tell(i, message::reset(&request.table, reason.label()), events);
+                    self.tell(i, message::reset(&request.table, reason.label(), self.hub.position()), events);
                     continue;
                 }
                 Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use rowcast::http::POSITION;
 use serde_json::Value;
+use std::io::BufRead;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct Sse {
     query: String,
     body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     buffer: Vec<u8>,
+    /// No event ends before this offset of the buffer: a large one is searched once.
+    searched: usize,
     pub replica: Replica,
     /// Every event, for tests that look at the wire.
     pub events: Vec<SseEvent>,
@@ -83,7 +86,7 @@ impl Sse {
     pub async fn open(at: SocketAddr, query: &str) -> Sse {
         let body = Sse::get(at, query, None).await.unwrap();
         let (buffer, replica, events) = (Vec::new(), Replica::default(), Vec::new());
-        Sse { query: query.to_owned(), body, buffer, replica, events, recording: true }
+        Sse { query: query.to_owned(), body, buffer, searched: 0, replica, events, recording: true }
     }
 
     async fn get(at: SocketAddr, query: &str, last: Option<&str>) -> reqwest::Result<Body> {
@@ -100,8 +103,9 @@ impl Sse {
     /// The next whole event.
     pub async fn event(&mut self) -> Result<SseEvent, String> {
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|w| w == b"\n\n") {
-                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+            if let Some(end) = event_end(&self.buffer, self.searched) {
+                let block: Vec<u8> = self.buffer.drain(..end).collect();
+                self.searched = 0;
                 let block = String::from_utf8(block).unwrap();
                 if let Some(event) = parse(&block) {
                     if self.recording {
@@ -111,6 +115,7 @@ impl Sse {
                 }
                 continue;
             }
+            self.searched = self.buffer.len().saturating_sub(1);
             match self.body.next().await {
                 Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
                 Some(Err(e)) => return Err(e.to_string()),
@@ -119,6 +124,20 @@ impl Sse {
                     return Err(format!("cut in the middle of an event: {}", String::from_utf8_lossy(&self.buffer)));
                 }
             }
+        }
+    }
+}
+
+/// Where the first event ends that does not end before `from`. Line by line, as std's search for a byte is fast also in
+/// a test build; events may be hundreds of megabytes.
+fn event_end(buffer: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += (&buffer[at..]).skip_until(b'\n').ok()?;
+        match buffer.get(at) {
+            Some(b'\n') if buffer[at - 1] == b'\n' => return Some(at + 1),
+            Some(_) => {}
+            None => return None,
         }
     }
 }
@@ -147,10 +166,9 @@ impl Client for Sse {
             let event = self.event().await?;
             let message: Value = serde_json::from_str(&event.data).unwrap_or_else(|e| panic!("{e}: {}", event.data));
             self.replica.apply(&message);
-            if event.id.as_deref() == Some("") {
-                // the browser's rule: an empty id means that there is none to send
-                self.replica.position = None;
-            } else if let Some(id) = event.id {
+            // `~`: for who threw away what it held at a reset. This client keeps it until the snapshot is whole, so that
+            // it can go on from the resume point it has.
+            if let Some(id) = event.id.filter(|id| !id.ends_with('~')) {
                 // the browser's rule: the id counts once its event was dispatched
                 let before = self.replica.tick();
                 assert!(before.is_none_or(|b| tick_of(&id) >= b), "the id goes back from {before:?} to {id}");
@@ -167,6 +185,7 @@ impl Client for Sse {
     fn reconnect(&mut self, to: SocketAddr) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.buffer.clear();
+            self.searched = 0;
             self.replica.roll_back();
             let deadline = tokio::time::Instant::now() + PATIENCE;
             loop {

@@ -1,7 +1,10 @@
 //! The test world: a private Postgres, a fresh database per test, gateways, a breakable proxy, clients.
 
 pub mod client;
+pub mod everyone;
+pub mod gate;
 pub mod journal;
+pub mod mirror;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
@@ -11,6 +14,9 @@ pub mod witness;
 pub mod world;
 
 pub use client::{Client, LongPoll, Sse};
+pub use everyone::Everyone;
+pub use gate::{Ear, Gate, Gated};
+pub use mirror::Mirror;
 pub use oracle::{Oracle, View};
 pub use process::GatewayProcess;
 pub use proxy::Proxy;

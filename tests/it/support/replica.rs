@@ -175,6 +175,11 @@ impl Replica {
 }
 
 impl Rows {
+    /// Holds a whole state: no reset without its snapshot, no snapshot in parts.
+    pub fn is_whole(&self) -> bool {
+        !self.awaiting_snapshot && self.parts.is_none()
+    }
+
     fn advance(&mut self, message: &Value) {
         let tick = tick_of(message["position"].as_str().unwrap());
         assert!(tick >= self.tick, "ticks go back from {} to {tick}", self.tick);
