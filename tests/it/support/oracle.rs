@@ -47,6 +47,13 @@ pub struct Truth {
     pub views: Vec<Option<Rows>>,
 }
 
+/// In one message, as the leader makes a tick every few milliseconds; once the row is there, the leader waits for it.
+const CUT: &str = "begin isolation level repeatable read;
+    with s as (select pg_export_snapshot() as name)
+    insert into rowcast.tick (prev_id, snap)
+    select id, pg_current_snapshot() from rowcast.tick order by id desc limit 1
+    returning id || '-' || lpad(to_hex(nonce), 6, '0') as position, (select name from s) as snapshot";
+
 /// See the module.
 pub struct Oracle {
     cutter: Client,
@@ -118,23 +125,16 @@ impl Oracle {
         // the cutter none, so that a waiting TRUNCATE stands behind the reader alone.
         let lock = format!("begin isolation level repeatable read; lock table {} in access share mode", self.tables);
         self.reader.batch_execute(&lock).await.unwrap();
-        self.cutter.batch_execute("begin isolation level repeatable read").await.unwrap();
-        let row = self.cutter.query_one("select pg_export_snapshot()", &[]).await.unwrap();
-        let snapshot: String = row.get(0);
-        self.reader.batch_execute(&format!("set transaction snapshot '{snapshot}'")).await.unwrap();
-        let made = self
-            .cutter
-            .query_one(
-                "insert into rowcast.tick (prev_id, snap)
-                 select id, pg_current_snapshot() from rowcast.tick order by id desc limit 1
-                 returning id || '-' || lpad(to_hex(nonce), 6, '0')",
-                &[],
-            )
-            .await;
+        let made = self.cutter.simple_query(CUT).await;
         match made {
-            Ok(row) => {
+            Ok(messages) => {
+                let row =
+                    messages.iter().find_map(|m| if let SimpleQueryMessage::Row(row) = m { Some(row) } else { None });
+                let row = row.expect("there is a tick");
+                let import = format!("set transaction snapshot '{}'", row.get("snapshot").unwrap());
+                self.reader.batch_execute(&import).await.unwrap();
                 self.cutter.batch_execute("commit").await.unwrap();
-                Some(row.get(0))
+                row.get("position").map(str::to_owned)
             }
             Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
                 self.cutter.batch_execute("rollback").await.unwrap();
