@@ -14,10 +14,10 @@ language sql stable
 set search_path = pg_catalog, pg_temp
 as $key$
   select case
-    when cardinality(s.key) = 1 then format('(%I.%I)::text', alias, s.key[1])
+    when cardinality(s.key) = 1 then format('(%I.%I)::pg_catalog.text', alias, s.key[1])
     else (
-      select string_agg(format($part$pg_catalog.replace(pg_catalog.replace((%I.%I)::text, '%%', '%%25'), ',', '%%2C')$part$, alias, k.name),
-        $glue$ operator(pg_catalog.||) ',' operator(pg_catalog.||) $glue$ order by k.n)
+      select '(' || string_agg(format($part$pg_catalog.replace(pg_catalog.replace((%I.%I)::pg_catalog.text, '%%', '%%25'), ',', '%%2C')$part$, alias, k.name),
+        $glue$ operator(pg_catalog.||) ',' operator(pg_catalog.||) $glue$ order by k.n) || ')'
       from unnest(s.key) with ordinality as k (name, n))
     end
   from rowcast.source as s where s.relid = key_sql.relid
@@ -44,8 +44,8 @@ comment on function rowcast.row_sql(oid, text) is 'SQL expression for the JSON i
 -- Draw the version of a row, and refuse a write based on another version than the row's. BEFORE INSERT OR UPDATE FOR EACH ROW.
 -- Tables: none (sequence version).
 --
--- Runs per row, so no `set search_path` (it doubles its cost): every name is qualified, operators too, and nothing else can be looked up.
--- SECURITY DEFINER: writers have no right on the sequence.
+-- Runs per row (2.4 us), so no `set search_path` (2 more): every name is qualified, operators too, and nothing else can be looked up.
+-- SECURITY DEFINER: writers have no right on the sequence; it costs nothing that could be measured.
 create function rowcast.stamp() returns trigger
 language plpgsql security definer
 as $stamp$
@@ -108,6 +108,17 @@ as $holds$
 $holds$;
 comment on function rowcast._key_holds(int) is 'whether the key columns of a source still are a key';
 
+-- Whether the published columns of a source all exist. `id`: the source. Tables: source, pg_attribute.
+create function rowcast._columns_hold(id int) returns boolean
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $holds$
+  select s.columns is null or cardinality(s.columns) = (
+    select count(*) from pg_attribute as a where a.attrelid = s.relid and a.attnum > 0 and not a.attisdropped and a.attname = any (s.columns))
+  from rowcast.source as s where s.id = _columns_hold.id
+$holds$;
+comment on function rowcast._columns_hold(int) is 'whether the published columns of a source all exist';
+
 -- SQL for "same key", column by column, by the text of the value.
 -- `id`: the source; `a`, `b`: aliases. Tables: source.
 -- By text and never by the type's own operator: operators may live outside pg_catalog, collations may take different texts for equal, and the
@@ -116,275 +127,365 @@ create function rowcast._match_sql(id int, a text, b text) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $match$
-  select string_agg(format('(%1$I.%3$I)::text collate "C" = (%2$I.%3$I)::text collate "C"', a, b, k.name), ' and ' order by k.n)
+  select string_agg(format('(%1$I.%3$I)::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) (%2$I.%3$I)::pg_catalog.text collate pg_catalog."C"', a, b, k.name), ' and ' order by k.n)
   from rowcast.source as s, unnest(s.key) with ordinality as k (name, n) where s.id = _match_sql.id
 $match$;
 comment on function rowcast._match_sql(int, text, text) is 'SQL condition: two rows have the same key text';
 
--- Make the four capture functions of a source, or make them again.
--- `id`: the source. Tables: source, pg_constraint, pg_index; creates capture_<id>_insert, _update, _delete, _truncate and deleted_<id>.
+-- Settings of the writer that shape the text of a source's columns: only those that matter for their types are looked at.
+-- `id`: the source. Returns: setting, value to pin, and the test (on its current value, %1$s) that it must be pinned; none for most tables.
+-- Tables: source, pg_attribute, pg_type.
+-- JSON writes dates in ISO whatever DateStyle says, keys do not. Any extra_float_digits above 0 gives the same shortest digits.
+create function rowcast._pins(id int) returns table (setting text, value text, test text)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $pins$
+  with recursive typed (oid, typbasetype, typelem, typcategory, typtype, is_key) as (
+    select t.oid, t.typbasetype, t.typelem, t.typcategory, t.typtype, a.attname = any (s.key)
+    from rowcast.source as s
+    join pg_attribute as a on a.attrelid = s.relid and a.attnum > 0 and not a.attisdropped and (s.columns is null or a.attname = any (s.columns))
+    join pg_type as t on t.oid = a.atttypid
+    where s.id = _pins.id
+    union
+    select t.oid, t.typbasetype, t.typelem, t.typcategory, t.typtype, typed.is_key
+    from typed join pg_type as t on t.oid = case when typed.typbasetype <> 0 then typed.typbasetype when typed.typcategory = 'A' then typed.typelem end
+  ), base as (
+    select distinct case when typtype = 'e' then 'enum' when oid < 16384 then oid::regtype::text else 'other' end as name, is_key
+    from typed where typbasetype = 0 and typcategory <> 'A'
+  ), shaped (setting, value, test, names) as (values
+    ('TimeZone', 'UTC', $q$not %1$s operator(pg_catalog.=) any ('{UTC,Etc/UTC,GMT}')$q$,
+      '{timestamp with time zone}'::text[]),
+    ('DateStyle', 'ISO, MDY', $q$not pg_catalog.starts_with(%1$s, 'ISO')$q$, '{date,timestamp without time zone,timestamp with time zone}'),
+    ('IntervalStyle', 'iso_8601', $q$%1$s operator(pg_catalog.<>) 'iso_8601'$q$, '{interval}'),
+    ('bytea_output', 'hex', $q$%1$s operator(pg_catalog.<>) 'hex'$q$, '{bytea}'),
+    ('extra_float_digits', '1', $q$%1$s operator(pg_catalog.=) '0' or pg_catalog.starts_with(%1$s, '-')$q$, '{real,double precision}'),
+    ('lc_monetary', 'C', $q$%1$s operator(pg_catalog.<>) 'C'$q$, '{money}'),
+    ('search_path', 'pg_catalog, pg_temp', $q$%1$s operator(pg_catalog.<>) 'pg_catalog, pg_temp'$q$, '{}')
+  )
+  select sh.setting, sh.value, sh.test
+  from shaped as sh
+  where exists (
+    select from base as b
+    where b.name = any (sh.names) and (b.is_key or sh.setting <> 'DateStyle')
+      -- anything whose output we do not know may depend on every setting
+      or b.name <> all ('{boolean,smallint,integer,bigint,numeric,text,character varying,character,name,uuid,json,jsonb,enum,date,interval,bytea,
+        real,double precision,money,timestamp without time zone,timestamp with time zone,time without time zone,time with time zone,inet,cidr,macaddr,
+        bit,bit varying,oid,point,tsvector,xml}'::text[]))
+$pins$;
+comment on function rowcast._pins(int) is 'settings that shape the text of a source''s columns';
+
+-- The same statement for each of the three log tables. `head`, `tail`: what stands before and after the table's name. Tables: none.
+create function rowcast._by_slot(head text, tail text) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $by$
+  select format('
+  if v_slot operator(pg_catalog.=) 0 then
+    %1$srowcast.log_0%2$s;
+  elsif v_slot operator(pg_catalog.=) 1 then
+    %1$srowcast.log_1%2$s;
+  else
+    %1$srowcast.log_2%2$s;
+  end if;', head, tail)
+$by$;
+comment on function rowcast._by_slot(text, text) is 'one statement for each log table, chosen by v_slot';
+
+-- Make the four capture functions of a source, or make those again that would come out differently.
+-- `id`: the source. Returns: whether one was made. Tables: source and catalogs; creates capture_<id>_insert, _update, _delete, _truncate and
+-- the sequence deleted_<id>.
 --
--- One data-modifying statement a call; everything else is an expression that plpgsql evaluates without running a query. The order matters:
--- first the log row (it takes the transaction id), then the doorbell's lease, so that who read an old lease has a transaction id by then.
-create function rowcast._define_capture(id int) returns void
+-- Their shape is owed to measurement (PostgreSQL 15, a one-row UPDATE of eight columns inside the server, best of many short runs on a shared
+-- two-core machine; us on top of the 7.5 of an unwatched table): row_version and the two transition tables 7.5, one INSERT through SPI with its
+-- index 6.5, the second transition table and the match 2, each image 3.5, the test for one row 1.5, for the key columns 2, all else 2.
+-- So a statement of one row, the common one, runs one plain INSERT, and everything else in it is an expression that plpgsql evaluates without
+-- a query. Roads not taken: a full join for one row 7 more; counting through a CTE with RETURNING 9; `set search_path` 2 to 5, and as much
+-- again for every other `set` clause (so every name and operator is qualified instead, and the writer's settings are touched only when they
+-- matter and differ); asking pg_attribute for the key columns 4. to_jsonb 4.9 an image, json_build_object 5.2.
+-- operator(..) binds equally for every operator, from left to right: hence the parentheses.
+-- The order matters: first the log row (it takes the transaction id), then the doorbell's lease, so that who read an old lease has a
+-- transaction id by then.
+create function rowcast._define_capture(id int) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
 as $define$
 declare
   v_source rowcast.source;
+  v_rel oid;
   v_index record;
   v_foreign text;
-  v_changed text;
+  v_same text;
   v_guard text;
-  v_head text;
-  v_pins text;
-  v_bell text;
-  v_slots text;
+  v_declare text := '';
+  v_pin text := '';
+  v_unpin text := '';
+  v_pins record;
   v_key_old text;
   v_key_new text;
   v_row_old text;
   v_row_new text;
-  v_json text;
+  v_json_old text;
+  v_json_new text;
   v_match text;
-  v_limit text;
+  v_join text;
+  v_again text;
+  v_removals text := '';
   v_race text;
-  v_moved text := '';
-  v_removed text := '';
+  v_body text;
   v_op text;
+  v_made boolean := false;
 begin
   select * into strict v_source from rowcast.source as s where s.id = _define_capture.id;
+  v_rel := v_source.relid;
   select i.indexrelid, c.oid as constraint_oid, i.indnkeyatts into v_index
   from pg_index as i
   left join pg_constraint as c on c.conindid = i.indexrelid and c.contype in ('p', 'u') and c.conrelid = i.indrelid
-  where i.indrelid = v_source.relid and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+  where i.indrelid = v_rel and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
     and i.indimmediate = not v_source.key_deferrable and i.indnkeyatts = cardinality(v_source.key)
-    and (select count(*) from pg_attribute as a where a.attrelid = v_source.relid and a.attname = any (v_source.key)
+    and (select count(*) from pg_attribute as a where a.attrelid = v_rel and a.attname = any (v_source.key)
            and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])) = cardinality(v_source.key)
   order by i.indisprimary desc, c.oid is null, i.indexrelid limit 1;
 
   execute format('create sequence if not exists rowcast.deleted_%s', id);
   execute format('revoke all on sequence rowcast.deleted_%s from public', id);
-  execute format('comment on sequence rowcast.deleted_%s is %L', id, 'cell: called once a row of the source was deleted or its key changed');
+  execute format('comment on sequence rowcast.deleted_%s is %L', id, 'cell: not null once a row of the source was deleted or its key changed');
 
-  -- A leaf that was detached still has its triggers. A copy of this function's oid in a restored database means nothing.
-  v_foreign := format('tg_relid <> %s', v_source.relid::oid);
-  if (select relkind = 'p' from pg_class where oid = v_source.relid) then
-    v_foreign := v_foreign || format(' and pg_partition_root(tg_relid) is distinct from %s', v_source.relid::oid);
+  -- A partition that was detached still has its triggers, and must not log into the root's name.
+  v_foreign := format('tg_relid operator(pg_catalog.<>) %s::pg_catalog.oid', v_rel);
+  if (select relkind = 'p' from pg_class where oid = v_rel) then
+    v_foreign := v_foreign || format(' and not coalesce(pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid operator(pg_catalog.=) %s::pg_catalog.oid, false)', v_rel);
   end if;
-  -- 1.9 us; the same question asked of pg_attribute costs a query, 4.2 us
+  -- The key columns stand in the functions by name. When one was renamed or the key changed, the write must not fail.
   if v_index.constraint_oid is not null then
-    v_changed := format('pg_get_constraintdef(%s) is distinct from %L', v_index.constraint_oid, pg_get_constraintdef(v_index.constraint_oid));
+    v_same := format('coalesce(pg_catalog.pg_get_constraintdef(%s) operator(pg_catalog.=) %L, false)', v_index.constraint_oid,
+      pg_get_constraintdef(v_index.constraint_oid));
   elsif v_index.indexrelid is not null then
-    select string_agg(format('pg_get_indexdef(%s, %s, false) is distinct from %L', v_index.indexrelid, n,
-        pg_get_indexdef(v_index.indexrelid, n, false)), ' or ' order by n)
-      into v_changed from generate_series(1, v_index.indnkeyatts) as n;
+    select string_agg(format('coalesce(pg_catalog.pg_get_indexdef(%s, %s, false) operator(pg_catalog.=) %L, false)', v_index.indexrelid, n,
+        pg_get_indexdef(v_index.indexrelid, n, false)), ' and ' order by n)
+      into v_same from generate_series(1, v_index.indnkeyatts) as n;
   else
-    v_changed := 'true';
-  end if;
-  v_changed := format('(%s) and not rowcast._key_holds(%s)', v_changed, id);
-  if v_source.columns is not null then
-    v_changed := v_changed || format(' or (select count(*) from pg_attribute where attrelid = %s and attnum > 0 and not attisdropped
-      and attname = any (%L::text[])) <> %s', v_source.relid::oid, v_source.columns, cardinality(v_source.columns));
+    v_same := 'false';
   end if;
   v_guard := format($sql$
   if %1$s then
     return null;
   end if;
-  if %2$s then
-    perform rowcast._mark(%3$s, 'r');
+  if not (%2$s) and not rowcast._key_holds(%3$s)%4$s then
+    perform rowcast._mark(%5$s, 'r');
     return null;
-  end if;$sql$, v_foreign, v_changed, v_source.relid::oid);
+  end if;$sql$, v_foreign, v_same, id,
+    case when v_source.columns is not null then format(' or not rowcast._columns_hold(%s)', id) end, v_rel);
 
-  -- The writer's settings shape text: one cheap test, and only a writer who changed them pays. The function has a `set` clause, so what is set
-  -- locally here ends with it. Seven `set` clauses instead: see the numbers in rowcast.watch.
-  v_pins := $sql$
-  if current_setting('TimeZone') <> 'UTC' or current_setting('DateStyle') <> 'ISO, MDY' or current_setting('IntervalStyle') <> 'iso_8601'
-    or current_setting('bytea_output') <> 'hex' or current_setting('extra_float_digits') <> '1' or current_setting('lc_monetary') <> 'C' then
-    v_set := set_config('TimeZone', 'UTC', true);
-    v_set := set_config('DateStyle', 'ISO, MDY', true);
-    v_set := set_config('IntervalStyle', 'iso_8601', true);
-    v_set := set_config('bytea_output', 'hex', true);
-    v_set := set_config('extra_float_digits', '1', true);
-    v_set := set_config('lc_monetary', 'C', true);
-  end if;$sql$;
+  for v_pins in
+    select row_number() over (order by p.setting) as n, p.setting, p.value,
+      format(p.test, format('pg_catalog.current_setting(%L)', p.setting)) as test
+    from rowcast._pins(id) as p
+  loop
+    -- Set locally and set back: the function has no `set` clause whose end would undo it; an error undoes it with the transaction.
+    v_declare := v_declare || format(E'\n  v_was_%s pg_catalog.text;', v_pins.n);
+    v_pin := v_pin || format($sql$
+  if %1$s then
+    v_was_%2$s := pg_catalog.current_setting(%3$L);
+    v_set := pg_catalog.set_config(%3$L, %4$L, true);
+  end if;$sql$, v_pins.test, v_pins.n, v_pins.setting, v_pins.value);
+    v_unpin := v_unpin || format($sql$
+  if v_was_%1$s is not null then
+    v_set := pg_catalog.set_config(%2$L, v_was_%1$s, true);
+  end if;$sql$, v_pins.n, v_pins.setting);
+  end loop;
 
-  -- A lease more than a minute ahead is no lease. A queue half full is left alone: when it is full other applications' commits fail.
-  v_bell := $sql$
-  v_lease := pg_sequence_last_value('rowcast.quiet') - date_part('epoch', clock_timestamp()) * 1000;
-  if (v_lease <= 0 or v_lease > 60000) and current_setting('rowcast.doorbell', true) is distinct from 'off'
-    and pg_notification_queue_usage() < 0.5 then
-    perform pg_notify('rowcast', '');
-  end if;
-  return null;$sql$;
-
-  v_head := $sql$
-create or replace function rowcast.capture_%1$s_%2$s() returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $capture$
-#variable_conflict use_column
-declare
-  v_slot int := pg_sequence_last_value('rowcast.slot');
-  v_rows bigint;
-  v_new bigint;
-  v_gone bigint;
-  v_low bigint;
-  v_lease float8;
-  v_again json[];
-  v_set text;
-begin%3$s
-end
-$capture$
-$sql$;
-
-  v_key_old := rowcast.key_sql(v_source.relid, 'rowcast_old');
-  v_key_new := rowcast.key_sql(v_source.relid, 'rowcast_new');
-  v_row_old := rowcast.row_sql(v_source.relid, 'rowcast_old');
-  v_row_new := rowcast.row_sql(v_source.relid, 'rowcast_new');
+  v_key_old := rowcast.key_sql(v_rel, 'rowcast_old');
+  v_key_new := rowcast.key_sql(v_rel, 'rowcast_new');
+  v_row_old := rowcast.row_sql(v_rel, 'rowcast_old');
+  v_row_new := rowcast.row_sql(v_rel, 'rowcast_new');
   v_match := rowcast._match_sql(id, 'rowcast_old', 'rowcast_new');
-  -- names go through format() again: a percent sign in one is doubled
-  select string_agg('%1$s.' || replace(quote_ident(k.name), '%', '%%'), ', ' order by k.n) into v_json from unnest(v_source.key) with ordinality as k (name, n);
-  v_json := '(select row_to_json(rowcast_key.*) from (select ' || v_json || ', %1$s.row_version) as rowcast_key)';
-  v_limit := '(select count(*) from (select from %s limit ' || v_source.bulk_limit + 1::bigint || ') as rowcast_some) <= ' || v_source.bulk_limit;
-
-  -- The insert/delete race. An INSERT draws its version before it waits for a concurrent deleter of the same key, and can end up below the
-  -- tombstone. Such a tombstone's version was drawn after ours: no gap in the sequence, no race. Then a look for tombstones (and for reloads,
-  -- which stand for many), and the row gets a new version by an UPDATE. A REPEATABLE READ transaction cannot see the tombstone (and reading the log would add predicate locks): it
-  -- stamps anew whenever there is a gap, unless nothing of this table was ever deleted.
-  v_race := $sql$
-    if current_setting('transaction_isolation') in ('read committed', 'read uncommitted') then
-      select array_agg(%1$s) into v_again
-      from rowcast_new cross join lateral (
-        select 1 from rowcast.log_0 as d where d.op = 'd' and d.relid = %2$s and hashtextextended(d.key collate "C", 0)
-            = hashtextextended((%3$s) collate "C", 0) and d.key collate "C" = (%3$s) and d.version > rowcast_new.row_version
-        union all
-        select 1 from rowcast.log_0 as r where r.op = 'r' and r.relid = %2$s and hashtextextended(r.key collate "C", 0) is null
-          and r.version > rowcast_new.row_version
-        union all
-        select 1 from rowcast.log_1 as d where d.op = 'd' and d.relid = %2$s and hashtextextended(d.key collate "C", 0)
-            = hashtextextended((%3$s) collate "C", 0) and d.key collate "C" = (%3$s) and d.version > rowcast_new.row_version
-        union all
-        select 1 from rowcast.log_1 as r where r.op = 'r' and r.relid = %2$s and hashtextextended(r.key collate "C", 0) is null
-          and r.version > rowcast_new.row_version
-        union all
-        select 1 from rowcast.log_2 as d where d.op = 'd' and d.relid = %2$s and hashtextextended(d.key collate "C", 0)
-            = hashtextextended((%3$s) collate "C", 0) and d.key collate "C" = (%3$s) and d.version > rowcast_new.row_version
-        union all
-        select 1 from rowcast.log_2 as r where r.op = 'r' and r.relid = %2$s and hashtextextended(r.key collate "C", 0) is null
-          and r.version > rowcast_new.row_version
-        limit 1) as removal;
-    else
-      select array_agg(%1$s) into v_again from %4$s;
-    end if;
-    if v_again is not null and not rowcast.restamp_%5$s(v_again) then
+  -- A full join is never a nested loop, so the plan made for two rows is good for 100,000. The versions: where a cascade updates a row again
+  -- within one statement the same key stands twice on both sides, and a row must not be paired with itself.
+  v_join := format('rowcast_old full join rowcast_new on %s and rowcast_old.row_version operator(pg_catalog.<) rowcast_new.row_version', v_match);
+  select string_agg(format('rowcast_old.%I', k.name), ', ' order by k.n), string_agg(format('rowcast_new.%I', k.name), ', ' order by k.n)
+    into v_json_old, v_json_new from unnest(v_source.key) with ordinality as k (name, n);
+  v_json_old := format('(select pg_catalog.row_to_json(rowcast_key.*) from (select %s, rowcast_old.row_version) as rowcast_key)', v_json_old);
+  v_json_new := format('(select pg_catalog.row_to_json(rowcast_key.*) from (select %s, rowcast_new.row_version) as rowcast_key)', v_json_new);
+  v_again := $sql$
+    if v_again is not null and not rowcast.restamp_%1$s(%2$s, v_again, %3$s) then
       perform rowcast._mark(%2$s, 'r');
     end if;$sql$;
 
+  -- The insert/delete race. An INSERT draws its version before it waits for a concurrent deleter of the same key, and can end up below the
+  -- tombstone. Such a tombstone's version was drawn after ours: no gap in the sequence, no race. Then a look for tombstones (and for reloads,
+  -- which stand for many), and the row gets a new version by an UPDATE. A REPEATABLE READ transaction cannot see the tombstone (and reading
+  -- the log would add predicate locks): it stamps anew whenever there is a gap. Nothing of this while nothing was ever deleted.
+  for v_slot in 0..2 loop
+    v_removals := v_removals || format($sql$%1$s
+        select 1 from rowcast.log_%2$s as d
+        where d.op operator(pg_catalog.=) 'd' and d.relid operator(pg_catalog.=) %3$s::pg_catalog.oid
+          and pg_catalog.hashtextextended(d.key collate pg_catalog."C", 0) operator(pg_catalog.=) pg_catalog.hashtextextended((%4$s) collate pg_catalog."C", 0)
+          and d.key collate pg_catalog."C" operator(pg_catalog.=) (%4$s) and d.version operator(pg_catalog.>) rowcast_new.row_version
+        union all
+        select 1 from rowcast.log_%2$s as r
+        where r.op operator(pg_catalog.=) 'r' and r.relid operator(pg_catalog.=) %3$s::pg_catalog.oid
+          and pg_catalog.hashtextextended(r.key collate pg_catalog."C", 0) is null and r.version operator(pg_catalog.>) rowcast_new.row_version$sql$,
+      case when v_slot > 0 then E'\n        union all' end, v_slot, v_rel, v_key_new);
+  end loop;
+  v_race := format($sql$
+  if v_new operator(pg_catalog.>) 0
+    and pg_catalog.pg_sequence_last_value('rowcast.version') operator(pg_catalog.>)
+      (v_low operator(pg_catalog.+) (2 operator(pg_catalog.*) (v_new operator(pg_catalog.-) 1)))
+    and pg_catalog.pg_sequence_last_value('rowcast.deleted_%1$s') is not null then
+    if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.=) 'read committed' then
+      select pg_catalog.array_agg(%2$s) into v_again
+      from rowcast_new cross join lateral (%3$s
+        limit 1) as removal;
+    else
+      select pg_catalog.array_agg(%2$s) into v_again from %%s;
+    end if;%4$s
+  end if;$sql$, id, replace(v_json_new, '%', '%%'), replace(v_removals, '%', '%%'), format(v_again, id, v_rel, 'false'));
+
   foreach v_op in array array['insert', 'update', 'delete', 'truncate'] loop
-    if v_op = 'insert' then
-      v_slots := format($sql$
-    with logged as (
-      insert into rowcast.log_%%s (version, relid, op, key, new)
+    v_body := case v_op
+      when 'insert' then
+        rowcast._by_slot('insert into ', format($sql$ (version, relid, op, key, new)
       select rowcast_new.row_version, %1$s, 'i', %2$s, %3$s
-      from rowcast_new where %4$s
+      from rowcast_new where not exists (select from rowcast_new offset 1)
+      returning version into v_low$sql$, v_rel, v_key_new, v_row_new))
+        || $sql$
+  v_new := 1;
+  if v_low is null then$sql$
+        || rowcast._by_slot('with logged as (insert into ', format($sql$ (version, relid, op, key, new)
+      select rowcast_new.row_version, %1$s, 'i', %2$s, %3$s
+      from rowcast_new where (select pg_catalog.count(*) from (select from rowcast_new limit %4$s) as rowcast_some) operator(pg_catalog.<=) %5$s
       returning version)
-    select count(*), min(version) into v_rows, v_low from logged;$sql$,
-        v_source.relid::oid, replace(v_key_new, '%', '%%'), replace(v_row_new, '%', '%%'), format(v_limit, 'rowcast_new'));
-    elsif v_op = 'update' then
-      -- A full join is never a nested loop, so the plan made for one row is good for 100,000. The versions: where a cascade updates a row again
-      -- within one statement the same key stands twice on both sides, and a row must not be paired with itself.
-      v_slots := format($sql$
-    with logged as (
-      insert into rowcast.log_%%s (version, relid, op, key, old_version, old, new)
-      select coalesce(rowcast_new.row_version, rowcast_old.row_version + 1), %1$s,
+    select pg_catalog.count(*), pg_catalog.min(version) into v_new, v_low from logged$sql$, v_rel, v_key_new, v_row_new,
+          v_source.bulk_limit + 1::bigint, v_source.bulk_limit))
+        || format($sql$
+    if v_new operator(pg_catalog.=) 0 then
+      if not exists (select from rowcast_new) then%2$s
+        return null;
+      end if;
+      perform rowcast._mark(%1$s, 'r');
+    end if;
+  end if;$sql$, v_rel, v_unpin)
+        || format(v_race, 'rowcast_new')
+      when 'update' then
+        rowcast._by_slot('insert into ', format($sql$ (version, relid, op, key, old_version, old, new)
+      select rowcast_new.row_version, %1$s, 'u', %2$s, rowcast_old.row_version, %3$s, %4$s
+      from rowcast_old, rowcast_new where %5$s and not exists (select from rowcast_old offset 1)$sql$, v_rel, v_key_new, v_row_old, v_row_new, v_match))
+        || $sql$
+  get diagnostics v_rows = row_count;
+  -- no row, more than one, or another key
+  if v_rows operator(pg_catalog.=) 0 then$sql$
+        || rowcast._by_slot('with logged as (insert into ', format($sql$ (version, relid, op, key, old_version, old, new)
+      select coalesce(rowcast_new.row_version, rowcast_old.row_version operator(pg_catalog.+) 1), %1$s,
         case when rowcast_old.row_version is null then 'i' when rowcast_new.row_version is null then 'd' else 'u' end,
         case when rowcast_new.row_version is null then %2$s else %3$s end,
         rowcast_old.row_version,
         case when rowcast_old.row_version is not null then %4$s end,
         case when rowcast_new.row_version is not null then %5$s end
-      from rowcast_old full join rowcast_new on %6$s and rowcast_old.row_version < rowcast_new.row_version
-      where %7$s
+      from %6$s
+      where (select pg_catalog.count(*) from (select from rowcast_new limit %7$s) as rowcast_some) operator(pg_catalog.<=) %8$s
       returning op, version)
-    select count(*), count(*) filter (where op = 'i'), min(version) filter (where op = 'i'), count(*) filter (where op = 'd')
-      into v_rows, v_new, v_low, v_gone from logged;$sql$,
-        v_source.relid::oid, replace(v_key_old, '%', '%%'), replace(v_key_new, '%', '%%'), replace(v_row_old, '%', '%%'),
-        replace(v_row_new, '%', '%%'), replace(v_match, '%', '%%'), format(v_limit, 'rowcast_new'));
-    elsif v_op = 'delete' then
-      v_slots := format($sql$
-    with logged as (
-      insert into rowcast.log_%%s (version, relid, op, key, old_version, old)
-      select rowcast_old.row_version + 1, %1$s, 'd', %2$s, rowcast_old.row_version, %3$s
-      from rowcast_old where %4$s
-      returning version)
-    select count(*) into v_rows from logged;$sql$,
-        v_source.relid::oid, replace(v_key_old, '%', '%%'), replace(v_row_old, '%', '%%'), format(v_limit, 'rowcast_old'));
+    select pg_catalog.count(*), pg_catalog.count(*) filter (where op operator(pg_catalog.=) 'i'),
+      pg_catalog.min(version) filter (where op operator(pg_catalog.=) 'i'), pg_catalog.count(*) filter (where op operator(pg_catalog.=) 'd')
+      into v_rows, v_new, v_low, v_gone from logged$sql$, v_rel, v_key_old, v_key_new, v_row_old, v_row_new, v_join,
+          v_source.bulk_limit + 1::bigint, v_source.bulk_limit))
+        || format($sql$
+    if v_rows operator(pg_catalog.=) 0 then
+      if not exists (select from rowcast_new) then%5$s
+        return null;
+      end if;
+      v_set := pg_catalog.setval('rowcast.deleted_%1$s', 1);
+      perform rowcast._mark(%2$s, 'r');
     end if;
-    if v_op <> 'truncate' then
-      v_slots := format($sql$
-  if v_slot = 0 then%s
-  elsif v_slot = 1 then%s
-  else%s
+    if v_gone operator(pg_catalog.>) 0 then
+      v_set := pg_catalog.setval('rowcast.deleted_%1$s', 1);%3$s
+    end if;%4$s
+  end if;$sql$, id, v_rel,
+          -- Two rows may share a deferrable key within a transaction: the one that stays must not lie below the tombstone of the one that went.
+          case when v_source.key_deferrable then format($sql$
+      select pg_catalog.array_agg(%s) into v_again from %s where rowcast_new.row_version is null;$sql$, v_json_old, v_join) || format(v_again, id, v_rel, 'true') end,
+          format(v_race, v_join || ' where rowcast_old.row_version is null'), v_unpin)
+      when 'delete' then
+        rowcast._by_slot('insert into ', format($sql$ (version, relid, op, key, old_version, old)
+      select rowcast_old.row_version operator(pg_catalog.+) 1, %1$s, 'd', %2$s, rowcast_old.row_version, %3$s
+      from rowcast_old where (select pg_catalog.count(*) from (select from rowcast_old limit %4$s) as rowcast_some) operator(pg_catalog.<=) %5$s$sql$,
+          v_rel, v_key_old, v_row_old, v_source.bulk_limit + 1::bigint, v_source.bulk_limit))
+        || format($sql$
+  get diagnostics v_rows = row_count;
+  if v_rows operator(pg_catalog.=) 0 then
+    if not exists (select from rowcast_old) then%4$s
+      return null;
+    end if;
+    perform rowcast._mark(%2$s, 'r');
   end if;
-  if v_rows = 0 then
-    if exists (select from %s) then%s
-      perform rowcast._mark(%s, 'r');
-    end if;
-    return null;
-  end if;$sql$, format(v_slots, 0), format(v_slots, 1), format(v_slots, 2),
-        case v_op when 'delete' then 'rowcast_old' else 'rowcast_new' end,
-        case when v_op <> 'insert' then format($sql$
-      v_rows := setval('rowcast.deleted_%s', 1);$sql$, id) end,
-        v_source.relid::oid);
-    end if;
-
-    -- Two rows may share a deferrable key within a transaction: the one that stays must not lie below the tombstone of the one that went.
-    if v_source.key_deferrable then
-      v_moved := format($sql$
-    select array_agg(%1$s) into v_again from rowcast_old full join rowcast_new on %2$s
-      and rowcast_old.row_version < rowcast_new.row_version where rowcast_new.row_version is null;
-    if not rowcast.restamp_%3$s(v_again) then
-      perform rowcast._mark(%4$s, 'r');
-    end if;$sql$, format(v_json, 'rowcast_old'), v_match, id, v_source.relid::oid);
-      v_removed := format($sql$
-  select array_agg(%1$s) into v_again from rowcast_old;
-  if not rowcast.restamp_%2$s(v_again) then
-    perform rowcast._mark(%3$s, 'r');
-  end if;$sql$, format(v_json, 'rowcast_old'), id, v_source.relid::oid);
-    end if;
-
-    execute format(v_head, id, v_op, case v_op
-      when 'insert' then v_guard || v_pins || v_slots || format($sql$
-  if pg_sequence_last_value('rowcast.version') > v_low + 2 * (v_rows - 1) and pg_sequence_last_value('rowcast.deleted_%s') is not null then%s
-  end if;$sql$, id, format(v_race, format(v_json, 'rowcast_new'), v_source.relid::oid, v_key_new, 'rowcast_new', id)) || v_bell
-      when 'update' then v_guard || v_pins || v_slots || format($sql$
-  if v_gone > 0 then
-    if pg_sequence_last_value('rowcast.deleted_%1$s') is null then
-      v_gone := setval('rowcast.deleted_%1$s', 1);
-    end if;%2$s
-  end if;
-  if v_new > 0 and pg_sequence_last_value('rowcast.version') > v_low + 2 * (v_new - 1)
-    and pg_sequence_last_value('rowcast.deleted_%1$s') is not null then%3$s
-  end if;$sql$, id, v_moved, format(v_race, format(v_json, 'rowcast_new'), v_source.relid::oid, v_key_new,
-          format('rowcast_old full join rowcast_new on %s and rowcast_old.row_version < rowcast_new.row_version
-        where rowcast_old.row_version is null', v_match), id)) || v_bell
-      when 'delete' then v_guard || v_pins || v_slots || format($sql$
-  if pg_sequence_last_value('rowcast.deleted_%1$s') is null then
-    v_rows := setval('rowcast.deleted_%1$s', 1);
-  end if;%2$s$sql$, id, v_removed) || v_bell
+  if pg_catalog.pg_sequence_last_value('rowcast.deleted_%1$s') is null then
+    v_set := pg_catalog.setval('rowcast.deleted_%1$s', 1);
+  end if;%3$s$sql$, id, v_rel,
+          case when v_source.key_deferrable then format($sql$
+  select pg_catalog.array_agg(%s) into v_again from rowcast_old;$sql$, v_json_old) || format(v_again, id, v_rel, 'true') end, v_unpin)
       else format($sql$
   if %1$s then
     return null;
   end if;
-  -- of a single partition: the others still have their rows
-  perform rowcast._mark(%2$s, case when tg_relid = %2$s then 't' else 'r' end::"char");
-  return null;$sql$, v_foreign, v_source.relid::oid)
-    end);
-    execute format('revoke all on function rowcast.capture_%s_%s() from public', id, v_op);
-    execute format('comment on function rowcast.capture_%s_%s() is %L', id, v_op, 'generated by rowcast.watch: records changes of one table');
+  -- r: of a single partition, the others still have their rows
+  perform rowcast._mark(%2$s, case when tg_relid operator(pg_catalog.=) %2$s::pg_catalog.oid then 't' else 'r' end::pg_catalog."char");
+  return null;$sql$, v_foreign, v_rel)
+    end;
+    if v_op <> 'truncate' then
+      -- A lease more than a minute ahead is no lease. A queue half full is left alone: when it is full other applications' commits fail.
+      v_body := v_guard || v_pin || v_body || v_unpin || $sql$
+  v_lease := pg_catalog.pg_sequence_last_value('rowcast.quiet') operator(pg_catalog.-)
+    (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) operator(pg_catalog.*) 1000);
+  if (v_lease operator(pg_catalog.<=) 0 or v_lease operator(pg_catalog.>) 60000)
+    and not coalesce(pg_catalog.current_setting('rowcast.doorbell', true) operator(pg_catalog.=) 'off', false)
+    and pg_catalog.pg_notification_queue_usage() operator(pg_catalog.<) 0.5 then
+    perform pg_catalog.pg_notify('rowcast', '');
+  end if;
+  return null;$sql$;
+    end if;
+    v_body := format($sql$
+#variable_conflict use_column
+declare
+  v_slot pg_catalog.int8 := pg_catalog.pg_sequence_last_value('rowcast.slot');
+  v_rows pg_catalog.int8;
+  v_new pg_catalog.int8;
+  v_gone pg_catalog.int8;
+  v_low pg_catalog.int8;
+  v_lease pg_catalog.float8;
+  v_again pg_catalog.json[];
+  v_set pg_catalog.text;%s
+begin%s
+end
+$sql$, v_declare, v_body);
+    if not exists (select from pg_proc as f where f.oid = to_regprocedure(format('rowcast.capture_%s_%s()', id, v_op)) and f.prosrc = v_body) then
+      execute format('create or replace function rowcast.capture_%s_%s() returns trigger language plpgsql security definer as %L', id, v_op, v_body);
+      execute format('revoke all on function rowcast.capture_%s_%s() from public', id, v_op);
+      execute format('comment on function rowcast.capture_%s_%s() is %L', id, v_op, 'generated by rowcast.watch: records changes of one table');
+      v_made := true;
+    end if;
   end loop;
+  return v_made;
 end
 $define$;
-comment on function rowcast._define_capture(int) is 'make the capture functions of a source';
+comment on function rowcast._define_capture(int) is 'make the capture functions of a source, where they would come out differently';
+
+-- Bring the capture functions up to date after DDL: a column of another type was added, the key's index was rebuilt. Takes no lock on the tables.
+-- Returns: the number of sources whose functions were made again. Tables: source and catalogs.
+create function rowcast.refresh() returns int
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $refresh$
+declare
+  v_source record;
+  v_made int := 0;
+begin
+  perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
+  for v_source in select s.id from rowcast.source as s join pg_class as c on c.oid = s.relid where rowcast._key_holds(s.id) and rowcast._columns_hold(s.id) loop
+    v_made := v_made + rowcast._define_capture(v_source.id)::int;
+  end loop;
+  return v_made;
+end
+$refresh$;
+comment on function rowcast.refresh() is 'bring the capture functions up to date after DDL';
 
 do $rights$
 declare
@@ -395,6 +496,6 @@ begin
   end loop;
 end
 $rights$;
-grant execute on function rowcast.key_sql(oid, text), rowcast.row_sql(oid, text) to rowcast_gateway, rowcast_admin;
+grant execute on function rowcast.key_sql(oid, text), rowcast.row_sql(oid, text), rowcast.refresh() to rowcast_gateway, rowcast_admin;
 
 reset role;

@@ -53,15 +53,16 @@ begin
   perform rowcast._define_capture(v_id);
   execute format('grant execute on function rowcast.capture_%1$s_insert(), rowcast.capture_%1$s_update(), rowcast.capture_%1$s_delete(), '
     'rowcast.capture_%1$s_truncate(), rowcast.stamp() to %2$I', v_id, v_owner);
-  execute format('drop function if exists rowcast.restamp_%s(json[])', v_id);
+  execute format('drop function if exists rowcast.restamp_%s(oid, json[], boolean)', v_id);
   execute format('grant usage, create on schema rowcast to %I', v_owner);
   return v_id;
 end
 $register$;
 comment on function rowcast._register(oid, text[], text[], interval, interval, interval, int, boolean, boolean) is 'write a source and make its capture functions';
 
--- Take back what _register lent, and tell the gateways. `target`: the table. Tables: source, log; revokes on the schema.
-create function rowcast._sealed(target oid) returns void
+-- Take back what _register lent, and tell the gateways. Tables: source, log; revokes on the schema.
+-- `target`: the table; `reload`: its subscribers must begin anew. Otherwise a reload of no table is logged: who reads the log looks at the catalog.
+create function rowcast._sealed(target oid, reload boolean) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $sealed$
@@ -75,10 +76,10 @@ begin
     'rowcast.capture_%1$s_truncate(), rowcast.stamp() from %2$I', v_id, v_owner);
   execute format('revoke usage, create on schema rowcast from %I', v_owner);
   grant usage on schema rowcast to rowcast_gateway, rowcast_admin;
-  perform rowcast._mark(target, 'r');
+  perform rowcast._mark(case when reload then target else 0::oid end, 'r');
 end
 $sealed$;
-comment on function rowcast._sealed(oid) is 'take back what _register lent, and log a reload';
+comment on function rowcast._sealed(oid, boolean) is 'take back what _register lent, and log a reload';
 
 -- Remove a source with its functions, and tell the gateways. `target`: the table. Tables: source, log.
 -- A caller of unwatch; also of rotate, for tables that were dropped.
@@ -100,7 +101,7 @@ begin
   foreach v_op in array array['insert', 'update', 'delete', 'truncate'] loop
     execute format('drop function if exists rowcast.capture_%s_%s()', v_id, v_op);
   end loop;
-  execute format('drop function if exists rowcast.restamp_%s(json[])', v_id);
+  execute format('drop function if exists rowcast.restamp_%s(oid, json[], boolean)', v_id);
   execute format('drop sequence if exists rowcast.deleted_%s', v_id);
   perform rowcast._mark(target, 'r');
 end
@@ -142,9 +143,6 @@ comment on function rowcast._trigger(oid, text, text, text, text) is 'make a tri
 --   public          readable without a token
 -- Returns: nothing. Tables: adds target.row_version and triggers; source; grants select on target to rowcast_gateway.
 -- Adding the column and the triggers takes a short exclusive lock: set lock_timeout on a busy table and try again.
---
--- What capture costs, measured on a two-core machine without flush (one-row UPDATE, pgbench): see docs of the benches. Roads not taken:
--- settings pinned by seven `set` clauses, `set enable_nestloop`, a row trigger with both images.
 create function rowcast.watch(target regclass, ttl interval default '5 s', stale interval default '30 s', columns text[] default null,
   exclude text[] default null, key text[] default null, snapshot_every interval default '60 s', bulk_limit int default 100000,
   public boolean default false) returns void
@@ -164,6 +162,7 @@ declare
   v_match text;
   v_member record;
   v_column record;
+  v_was text;
 begin
   perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
   select c.oid, c.relkind, c.relpersistence, c.relispartition, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.relnamespace, n.nspname,
@@ -297,6 +296,8 @@ begin
         and (a.attname = 'row_version' or (a.attname = any (coalesce(columns, array[a.attname::text])) and a.attname <> all (coalesce(exclude, '{}'))));
   end if;
 
+  -- ttl and the like are no reason to begin anew
+  v_was := (select rowcast._fingerprint(s.id) from rowcast.source as s where s.relid = target);
   v_id := rowcast._register(target, v_key, v_columns, ttl, stale, snapshot_every, bulk_limit, public, not v_index.indimmediate);
 
   -- Gives rows a new version by an UPDATE. It belongs to the table's owner: rowcast_owner has no right on the table, the writer may have none to
@@ -312,41 +313,39 @@ begin
     join pg_operator as p on p.oid = m.amopopr
     join pg_namespace as s on s.oid = p.oprnamespace;
   execute format($create$
-create function rowcast.restamp_%1$s(rows json[]) returns boolean
+create function rowcast.restamp_%1$s(target oid, rows json[], below boolean) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $restamp$
 declare
-  v_low text := format('%%1$s as t, unnest($1) as j cross join lateral json_populate_record(null::%%1$s, j) as k where %%2$s and t.row_version <= k.row_version',
-    %2$s::oid::regclass, %3$L);
+  -- the row itself, by its version: a snapshot may show an older row of the same key, and to touch that one would fail
+  v_which text := format('json_populate_record(null::%%s, j.image) as k where %%s and t.row_version %%s k.row_version', target::regclass, %2$L,
+    case when below then '<=' else '=' end);
+  v_look text := format('select exists (select from %%s as t, unnest($1) as j (image) cross join lateral %%s)', target::regclass, v_which);
   v_found boolean;
 begin
-  if row_security_active(%2$s) then
+  if row_security_active(target) then
     return false;
   end if;
-  execute 'select exists (select from ' || v_low || ')' into v_found using rows;
+  execute v_look into v_found using rows;
   if not v_found then
     return true;
   end if;
   -- null and not the old value: a trigger that drops updates without effect would drop this one
-  execute format('update %%1$s as t set row_version = null from unnest($1) as j cross join lateral json_populate_record(null::%%1$s, j) as k '
-    'where %%2$s and t.row_version <= k.row_version', %2$s::oid::regclass, %3$L) using rows;
-  execute 'select exists (select from ' || v_low || ')' into v_found using rows;
+  execute format('update %%s as t set row_version = null from unnest($1) as j (image) cross join lateral %%s', target::regclass, v_which) using rows;
+  execute v_look into v_found using rows;
   return not v_found;
 exception
-  -- the application's own triggers may refuse: the caller logs a reload instead. A failed transaction must fail
+  -- the application's own triggers may refuse; its write goes on, and the caller logs a reload instead
   when others then
-    if sqlstate like '40%%' then
-      raise;
-    end if;
     return false;
 end
-$restamp$ $create$, v_id, target::oid, v_match);
-  execute format('revoke all on function rowcast.restamp_%s(json[]) from public', v_id);
-  execute format('grant execute on function rowcast.restamp_%s(json[]) to rowcast_owner', v_id);
-  execute format('comment on function rowcast.restamp_%s(json[]) is %L', v_id, 'generated by rowcast.watch: gives rows of one table a new version');
+$restamp$ $create$, v_id, v_match);
+  execute format('revoke all on function rowcast.restamp_%s(oid, json[], boolean) from public', v_id);
+  execute format('grant execute on function rowcast.restamp_%s(oid, json[], boolean) to rowcast_owner', v_id);
+  execute format('comment on function rowcast.restamp_%s(oid, json[], boolean) is %L', v_id, 'generated by rowcast.watch: gives rows of one table a new version');
   if current_user <> v_owner then
-    execute format('alter function rowcast.restamp_%s(json[]) owner to %I', v_id, v_owner);
+    execute format('alter function rowcast.restamp_%s(oid, json[], boolean) owner to %I', v_id, v_owner);
   end if;
 
   -- The condition is always true and folded away; it makes the column one that cannot be dropped while the trigger is there.
@@ -379,7 +378,7 @@ $restamp$ $create$, v_id, target::oid, v_match);
     end if;
   end if;
 
-  perform rowcast._sealed(target);
+  perform rowcast._sealed(target, v_was is distinct from (select rowcast._fingerprint(s.id) from rowcast.source as s where s.relid = target));
 end
 $watch$;
 comment on function rowcast.watch(regclass, interval, interval, text[], text[], text[], interval, int, boolean) is 'watch a table, or change how it is watched';
@@ -438,7 +437,7 @@ end
 $rights$;
 grant select on rowcast.source to rowcast_admin;
 grant execute on function rowcast.watch(regclass, interval, interval, text[], text[], text[], interval, int, boolean), rowcast.unwatch(regclass, boolean),
-  rowcast._register(oid, text[], text[], interval, interval, interval, int, boolean, boolean), rowcast._sealed(oid), rowcast._forget(oid),
+  rowcast._register(oid, text[], text[], interval, interval, interval, int, boolean, boolean), rowcast._sealed(oid, boolean), rowcast._forget(oid),
   rowcast._check_owner(oid), rowcast._caller(), rowcast._trigger(oid, text, text, text, text), rowcast.leader_lock() to rowcast_admin;
 
 reset role;

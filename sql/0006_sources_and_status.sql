@@ -88,8 +88,7 @@ as $broken$
       format('`%s` has no column `row_version` any more; select rowcast.watch(%L)', c.oid::regclass, c.oid::regclass)
     when not rowcast._key_holds(s.id) then
       format('(%s) is not a key of `%s` any more; call rowcast.watch again', array_to_string(s.key, ', '), c.oid::regclass)
-    when s.columns is not null and (select count(*) from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-        and a.attname = any (s.columns)) <> cardinality(s.columns) then
+    when not rowcast._columns_hold(s.id) then
       format('a published column of `%s` is gone; call rowcast.watch again', c.oid::regclass)
     when rowcast._missing(s.id, c.oid, false) is not null then
       format('missing or disabled triggers: %s; call rowcast.watch again', rowcast._missing(s.id, c.oid, false))
@@ -107,12 +106,13 @@ comment on function rowcast._broken(int) is 'why a source cannot be served, with
 
 -- A digest of everything that changes what a source's rows mean or whether its changes are captured, and fires no trigger.
 -- `id`: the source. Tables: source and catalogs.
+-- Without the settings that only say how often and how much: changing them must reset nobody.
 -- Without relfilenode: VACUUM FULL and CLUSTER change it and nothing else.
 create function rowcast._fingerprint(id int) returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $fingerprint$
-  select md5(concat_ws('|', to_jsonb(s), c.relname, n.nspname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relowner,
+  select md5(concat_ws('|', s.id, s.key, coalesce(s.columns::text, '*'), s.public, s.key_deferrable, c.relname, n.nspname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relowner,
     (select string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attcollation, a.attgenerated), ';' order by a.attnum)
      from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
     (select string_agg(concat_ws(',', e.enumtypid, e.enumsortorder, e.enumlabel), ';' order by e.enumtypid, e.enumsortorder)
@@ -120,7 +120,7 @@ as $fingerprint$
     (select string_agg(m::text, ',' order by m) from rowcast._members(c.oid) as m where c.relkind = 'p'),
     (select string_agg(concat_ws(',', t.tgrelid, t.tgname, t.tgenabled, t.tgfoid), ';' order by t.tgrelid, t.tgname)
      from pg_trigger as t where t.tgrelid in (select rowcast._members(c.oid)) and t.tgname like 'zzz\_rowcast\_%'),
-    (select string_agg(concat_ws(',', i.indisprimary, i.indimmediate, i.indkey), ';' order by i.indkey::text)
+    (select string_agg(concat_ws(',', i.indexrelid, i.indisprimary, i.indimmediate, i.indkey), ';' order by i.indexrelid)
      from pg_index as i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null),
     has_schema_privilege('rowcast_gateway', c.relnamespace, 'usage'), has_table_privilege('rowcast_gateway', c.oid, 'select')))
   from rowcast.source as s join pg_class as c on c.oid = s.relid join pg_namespace as n on n.oid = c.relnamespace
@@ -176,7 +176,7 @@ as $status$
       case when c.relrowsecurity and not s.public then 'row level security is enabled' end,
       case when c.relrowsecurity and c.relforcerowsecurity then 'row level security is forced on the owner: rows cannot be given a new version' end,
       case when c.oid is not null and (select f.proowner from pg_proc as f
-          where f.oid = to_regprocedure(format('rowcast.restamp_%s(json[])', s.id))) is distinct from c.relowner
+          where f.oid = to_regprocedure(format('rowcast.restamp_%s(oid, json[], boolean)', s.id))) is distinct from c.relowner
         then 'the table has another owner than when it was watched; call rowcast.watch again' end,
       case when not rowcast.origin_ok() then 'this database is a copy or a restore and no gateway has started on it yet' end,
       case when exists (select from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid where t.tgrelid = c.oid and t.tgname > 'zzz_rowcast_version'

@@ -69,7 +69,15 @@ impl Load {
                 Ok(Outcome::ReadAgain) => continue,
                 Err(error) => {
                     tries += 1;
-                    let wanted = self.shape.lock().subscribers() > 0;
+                    let wanted = {
+                        let mut state = self.shape.lock();
+                        if state.closed.is_some() {
+                            // whoever waits asks anew, and finds the table as it is now
+                            state.gather = None;
+                            break;
+                        }
+                        state.subscribers() > 0
+                    };
                     if !error.retry || tries >= TRIES || !wanted {
                         self.give_up(&error);
                         break;
@@ -119,7 +127,11 @@ impl Load {
             }
             self.check_gathered()?;
             // a tick reached the shape that the head does not show yet
-            let newest = self.shape.lock().ring.newest_tick();
+            let newest = {
+                let state = self.shape.lock();
+                let gathered = state.gather.as_ref().and_then(Gather::newest).map_or(0, |newest| newest.tick);
+                state.ring.newest_tick().max(gathered)
+            };
             self.head_reaching(|head| head.position.tick >= newest).await?;
         }
         Ok(Outcome::Done)

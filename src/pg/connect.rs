@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Config, NoTls};
 /// The notation of values, the same that the capture functions pin. `set local`, because behind a transaction pooler
 /// the session is not ours. No JIT: it would compile for longer than most snapshots are read.
 pub const NOTATION: &str = "set local timezone = 'UTC'; set local datestyle = 'ISO'; set local intervalstyle = 'iso_8601'; \
-     set local bytea_output = 'hex'; set local extra_float_digits = 1; \
+     set local bytea_output = 'hex'; set local extra_float_digits = 1; set local lc_monetary = 'C'; \
      set local jit = off";
 
 /// How long opening a connection may take.

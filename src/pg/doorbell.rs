@@ -99,6 +99,9 @@ pub async fn listen(config: Config, pool: Pool, bell: Arc<Bell>, tasks: Tasks) {
             Ok(why) => why,
             Err(error) => error.to_string(),
         };
+        if tasks.stopping().is_cancelled() {
+            return;
+        }
         bell.working.store(false, Ordering::Relaxed);
         tracing::warn!(why, "the doorbell is out of order, polling meanwhile");
         backoff.wait().await;

@@ -54,6 +54,11 @@ impl GatewayProcess {
         self.child.kill().await.unwrap();
     }
 
+    /// Waits until it ended by itself.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        self.child.wait().await.unwrap()
+    }
+
     /// The most memory it ever had resident, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
