@@ -154,8 +154,8 @@ $horizon$;
 comment on function rowcast._horizon(int) is 'oldest tick that sees every row of a log table';
 
 -- At most one step of the rotation: empty the oldest log table, or (in a call of its own, hence a transaction of its own) move on to it.
--- `retention`: rows stay at least so long, and at most one and a half times. Returns: what was done, or why nothing was.
--- Tables: log_0..2, tick, rotation, source.
+-- `retention`: rows stay at least so long, and at most one and a half times. Returns: what was done (`emptied ..`, `moved to ..`, `forgot old
+-- ticks`: call again soon), `nothing to do`, or `held back: ..`. Tables: log_0..2, tick, rotation, source.
 create function rowcast.rotate(retention interval) returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -165,7 +165,6 @@ declare
   v_next int := (v_slot + 1) % 3;
   v_last rowcast.rotation;
   v_horizon bigint;
-  v_again bigint;
   v_holder text;
 begin
   if retention is null or retention <= interval '0' then
@@ -175,6 +174,8 @@ begin
   if not pg_try_advisory_xact_lock(rowcast.leader_lock() + 1) then
     return 'held back: another session rotates now';
   end if;
+  -- tables that were dropped without unwatch
+  perform rowcast._forget(s.relid) from rowcast.source as s where not exists (select from pg_class as c where c.oid = s.relid);
   select * into v_last from rowcast.rotation;
   if v_last.slot <> v_slot then
     -- setval is not undone with its transaction: an earlier move got no time
@@ -195,6 +196,13 @@ begin
     return format('moved to log_%s', v_next);
   end if;
 
+  -- Ticks below the horizon are refused from now on. Most of them go before the lock is taken and in steps of their own: an hour may have a
+  -- million, and readers would wait for the lock as long as they take.
+  v_horizon := rowcast._horizon(v_next);
+  if (select count(*) from (select from rowcast.tick where id < v_horizon limit 10001) as t) > 10000 then
+    delete from rowcast.tick where id in (select id from rowcast.tick where id < v_horizon order by id limit 100000);
+    return 'forgot old ticks';
+  end if;
   -- A writer with uncommitted rows in the table holds a lock on it until its end, so with ours every row is decided.
   begin
     execute format('lock table rowcast.log_%s in access exclusive mode nowait', v_next);

@@ -60,8 +60,9 @@ end
 $register$;
 comment on function rowcast._register(oid, text[], text[], interval, interval, interval, int, boolean, boolean) is 'write a source and make its capture functions';
 
--- Take back what _register lent, and tell the gateways. `target`: the table. Tables: source, log; revokes on the schema.
-create function rowcast._sealed(target oid) returns void
+-- Take back what _register lent, and tell the gateways. Tables: source, log; revokes on the schema.
+-- `target`: the table; `reload`: its subscribers must begin anew. Otherwise a reload of no table is logged: who reads the log looks at the catalog.
+create function rowcast._sealed(target oid, reload boolean) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $sealed$
@@ -75,10 +76,10 @@ begin
     'rowcast.capture_%1$s_truncate(), rowcast.stamp() from %2$I', v_id, v_owner);
   execute format('revoke usage, create on schema rowcast from %I', v_owner);
   grant usage on schema rowcast to rowcast_gateway, rowcast_admin;
-  perform rowcast._mark(target, 'r');
+  perform rowcast._mark(case when reload then target else 0::oid end, 'r');
 end
 $sealed$;
-comment on function rowcast._sealed(oid) is 'take back what _register lent, and log a reload';
+comment on function rowcast._sealed(oid, boolean) is 'take back what _register lent, and log a reload';
 
 -- Remove a source with its functions, and tell the gateways. `target`: the table. Tables: source, log.
 -- A caller of unwatch; also of rotate, for tables that were dropped.
@@ -161,6 +162,7 @@ declare
   v_match text;
   v_member record;
   v_column record;
+  v_was text;
 begin
   perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
   select c.oid, c.relkind, c.relpersistence, c.relispartition, c.relrowsecurity, c.relforcerowsecurity, c.relowner, c.relnamespace, n.nspname,
@@ -294,6 +296,8 @@ begin
         and (a.attname = 'row_version' or (a.attname = any (coalesce(columns, array[a.attname::text])) and a.attname <> all (coalesce(exclude, '{}'))));
   end if;
 
+  -- ttl and the like are no reason to begin anew
+  v_was := (select rowcast._fingerprint(s.id) from rowcast.source as s where s.relid = target);
   v_id := rowcast._register(target, v_key, v_columns, ttl, stale, snapshot_every, bulk_limit, public, not v_index.indimmediate);
 
   -- Gives rows a new version by an UPDATE. It belongs to the table's owner: rowcast_owner has no right on the table, the writer may have none to
@@ -315,9 +319,9 @@ set search_path = pg_catalog, pg_temp
 as $restamp$
 declare
   -- the row itself, by its version: a snapshot may show an older row of the same key, and to touch that one would fail
-  v_which text := format('json_populate_record(null::%%s, j) as k where %%s and t.row_version %%s k.row_version', target::regclass, %2$L,
+  v_which text := format('json_populate_record(null::%%s, j.image) as k where %%s and t.row_version %%s k.row_version', target::regclass, %2$L,
     case when below then '<=' else '=' end);
-  v_look text := format('select exists (select from %%s as t, unnest($1) as j cross join lateral %%s)', target::regclass, v_which);
+  v_look text := format('select exists (select from %%s as t, unnest($1) as j (image) cross join lateral %%s)', target::regclass, v_which);
   v_found boolean;
 begin
   if row_security_active(target) then
@@ -328,7 +332,7 @@ begin
     return true;
   end if;
   -- null and not the old value: a trigger that drops updates without effect would drop this one
-  execute format('update %%s as t set row_version = null from unnest($1) as j cross join lateral %%s', target::regclass, v_which) using rows;
+  execute format('update %%s as t set row_version = null from unnest($1) as j (image) cross join lateral %%s', target::regclass, v_which) using rows;
   execute v_look into v_found using rows;
   return not v_found;
 exception
@@ -374,7 +378,7 @@ $restamp$ $create$, v_id, v_match);
     end if;
   end if;
 
-  perform rowcast._sealed(target);
+  perform rowcast._sealed(target, v_was is distinct from (select rowcast._fingerprint(s.id) from rowcast.source as s where s.relid = target));
 end
 $watch$;
 comment on function rowcast.watch(regclass, interval, interval, text[], text[], text[], interval, int, boolean) is 'watch a table, or change how it is watched';
@@ -433,7 +437,7 @@ end
 $rights$;
 grant select on rowcast.source to rowcast_admin;
 grant execute on function rowcast.watch(regclass, interval, interval, text[], text[], text[], interval, int, boolean), rowcast.unwatch(regclass, boolean),
-  rowcast._register(oid, text[], text[], interval, interval, interval, int, boolean, boolean), rowcast._sealed(oid), rowcast._forget(oid),
+  rowcast._register(oid, text[], text[], interval, interval, interval, int, boolean, boolean), rowcast._sealed(oid, boolean), rowcast._forget(oid),
   rowcast._check_owner(oid), rowcast._caller(), rowcast._trigger(oid, text, text, text, text), rowcast.leader_lock() to rowcast_admin;
 
 reset role;

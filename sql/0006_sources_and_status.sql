@@ -106,12 +106,13 @@ comment on function rowcast._broken(int) is 'why a source cannot be served, with
 
 -- A digest of everything that changes what a source's rows mean or whether its changes are captured, and fires no trigger.
 -- `id`: the source. Tables: source and catalogs.
+-- Without the settings that only say how often and how much: changing them must reset nobody.
 -- Without relfilenode: VACUUM FULL and CLUSTER change it and nothing else.
 create function rowcast._fingerprint(id int) returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $fingerprint$
-  select md5(concat_ws('|', to_jsonb(s), c.relname, n.nspname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relowner,
+  select md5(concat_ws('|', s.id, s.key, coalesce(s.columns::text, '*'), s.public, s.key_deferrable, c.relname, n.nspname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relowner,
     (select string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attcollation, a.attgenerated), ';' order by a.attnum)
      from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
     (select string_agg(concat_ws(',', e.enumtypid, e.enumsortorder, e.enumlabel), ';' order by e.enumtypid, e.enumsortorder)
@@ -119,7 +120,7 @@ as $fingerprint$
     (select string_agg(m::text, ',' order by m) from rowcast._members(c.oid) as m where c.relkind = 'p'),
     (select string_agg(concat_ws(',', t.tgrelid, t.tgname, t.tgenabled, t.tgfoid), ';' order by t.tgrelid, t.tgname)
      from pg_trigger as t where t.tgrelid in (select rowcast._members(c.oid)) and t.tgname like 'zzz\_rowcast\_%'),
-    (select string_agg(concat_ws(',', i.indisprimary, i.indimmediate, i.indkey), ';' order by i.indkey::text)
+    (select string_agg(concat_ws(',', i.indexrelid, i.indisprimary, i.indimmediate, i.indkey), ';' order by i.indexrelid)
      from pg_index as i where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null),
     has_schema_privilege('rowcast_gateway', c.relnamespace, 'usage'), has_table_privilege('rowcast_gateway', c.oid, 'select')))
   from rowcast.source as s join pg_class as c on c.oid = s.relid join pg_namespace as n on n.oid = c.relnamespace

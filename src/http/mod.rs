@@ -14,7 +14,7 @@ pub use stream::POSITION;
 use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
-use actix_web::dev::{Server, Service};
+use actix_web::dev::{Server, Service, ServiceRequest};
 use actix_web::http::Method;
 use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
 use std::net::TcpListener;
@@ -24,6 +24,19 @@ use tokio_util::sync::CancellationToken;
 
 /// Longest request target. Longer filters than this belong into a body.
 const MAX_URI: usize = 8 * 1024;
+
+/// All headers of a request together. The server itself stops reading only at 128 kB.
+const MAX_HEADERS: usize = 16 * 1024;
+
+/// Refuses what no honest client sends.
+fn oversized(request: &ServiceRequest) -> Option<Problem> {
+    if request.uri().path_and_query().is_some_and(|p| p.as_str().len() > MAX_URI) {
+        return Some(Problem::new(414, "uri-too-long", format!("at most {MAX_URI} bytes")));
+    }
+    let headers: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let detail = || format!("at most {MAX_HEADERS} bytes of headers; are there cookies of another application?");
+    (headers > MAX_HEADERS).then(|| Problem::new(431, "header-fields-too-large", detail()))
+}
 
 /// A page served as it is.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +74,14 @@ pub fn serve(
         let mut routes = ActixApp::new()
             .app_data(app.clone())
             .wrap_fn(|request, service| {
-                let too_long = request.uri().path_and_query().is_some_and(|p| p.as_str().len() > MAX_URI);
-                let answer = (!too_long).then(|| service.call(request));
+                let answer = match oversized(&request) {
+                    None => Ok(service.call(request)),
+                    Some(problem) => Err(problem),
+                };
                 async move {
                     match answer {
-                        Some(answer) => answer.await,
-                        None => Err(Problem::new(414, "uri-too-long", format!("at most {MAX_URI} bytes")).into()),
+                        Ok(answer) => answer.await,
+                        Err(problem) => Err(problem.into()),
                     }
                 }
             })

@@ -6,7 +6,7 @@ use super::Problem;
 use crate::change::Position;
 use crate::hub::Start;
 use crate::session::Request;
-use crate::wire::message::FIRST_SUB;
+use crate::wire::message::{ANEW, FIRST_SUB};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -42,8 +42,9 @@ pub(super) fn start(text: &str) -> Result<Start, Problem> {
     if text == "now" {
         return Ok(Start::Now);
     }
+    let (text, anew) = text.strip_suffix(ANEW).map_or((text, false), |text| (text, true));
     let position: Position = text.parse().map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))?;
-    Ok(Start::After(position))
+    Ok(if anew { Start::SnapshotFrom(position) } else { Start::After(position) })
 }
 
 impl StreamParams {

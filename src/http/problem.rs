@@ -29,6 +29,7 @@ const TITLES: &[(&str, &str)] = &[
     ("method-not-allowed", "this method is not allowed here"),
     ("malformed-request", "the request is malformed"),
     ("uri-too-long", "the address is too long"),
+    ("header-fields-too-large", "the headers are too large"),
     ("invalid-position", "the position is malformed"),
     ("position-expired", "the position is not known any more"),
     ("unknown-column", "unknown column"),

@@ -5,7 +5,7 @@
 
 use super::gather::{Gather, Rows};
 use super::ring::{Audience, Entry, EntryKind};
-use super::{Hub, Loaded, ResetReason, Shape, SourceError};
+use super::{Hub, Join, Loaded, ResetReason, Shape, SourceError};
 use crate::change::{Position, Tick};
 use crate::wire::{Message, message};
 use std::sync::Arc;
@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 /// Rounds of bringing rows forward outside the shape's lock before it is done inside. Each round is shorter than the
 /// one before; what is left then is a few changes.
 const ROUNDS: u32 = 6;
+
+/// A tick that was made while the rows were read, and after it none for so long: then the rows are read again. Longer
+/// than the time between two ticks under load, when the next one will do.
+const OVERTAKEN: Duration = Duration::from_millis(100);
 
 /// Reads that may fail in a row with an error that a retry may cure, a second apart at most.
 const TRIES: u32 = 30;
@@ -51,7 +55,7 @@ struct Load {
 
 enum Outcome {
     Done,
-    /// The table was emptied or rewritten while it was read.
+    /// The table was emptied or rewritten while it was read, or the rows belong to no tick.
     ReadAgain,
 }
 
@@ -65,7 +69,15 @@ impl Load {
                 Ok(Outcome::ReadAgain) => continue,
                 Err(error) => {
                     tries += 1;
-                    let wanted = self.shape.lock().subscribers() > 0;
+                    let wanted = {
+                        let mut state = self.shape.lock();
+                        if state.closed.is_some() {
+                            // whoever waits asks anew, and finds the table as it is now
+                            state.gather = None;
+                            break;
+                        }
+                        state.subscribers() > 0
+                    };
                     if !error.retry || tries >= TRIES || !wanted {
                         self.give_up(&error);
                         break;
@@ -80,6 +92,7 @@ impl Load {
     }
 
     async fn attempt(&mut self) -> Result<Outcome, SourceError> {
+        let began = self.head.borrow().as_ref().map(|head| head.position);
         let loaded = {
             let _turn = self.reads.acquire().await;
             // from here on every change is either in the rows or gathered
@@ -87,6 +100,9 @@ impl Load {
             self.source.snapshot(self.shape.spec.clone()).await?
         };
         let Loaded { rows, join } = loaded;
+        if !self.joined(&join, began).await? {
+            return Ok(Outcome::ReadAgain);
+        }
         let mut rows = Rows::new(rows);
         for round in 1.. {
             let head = self.head_reaching(|head| join.reached(head)).await?;
@@ -111,7 +127,11 @@ impl Load {
             }
             self.check_gathered()?;
             // a tick reached the shape that the head does not show yet
-            let newest = self.shape.lock().ring.newest_tick();
+            let newest = {
+                let state = self.shape.lock();
+                let gathered = state.gather.as_ref().and_then(Gather::newest).map_or(0, |newest| newest.tick);
+                state.ring.newest_tick().max(gathered)
+            };
             self.head_reaching(|head| head.position.tick >= newest).await?;
         }
         Ok(Outcome::Done)
@@ -159,6 +179,22 @@ impl Load {
             });
         }
         Ok(())
+    }
+
+    /// Waits until the head contains the rows. False when no tick may ever do so: the changes that waited when the rows
+    /// were read came with a tick whose snapshot is older than the read's. It does not cover transactions that ended
+    /// in between, and if those logged nothing (another database's, say) no other tick follows.
+    async fn joined(&mut self, join: &Join, began: Option<Position>) -> Result<bool, SourceError> {
+        loop {
+            let reached = self.head_reaching(|head| join.reached(head));
+            if let Ok(head) = tokio::time::timeout(OVERTAKEN, reached).await {
+                return head.map(|_| true);
+            }
+            if self.head.borrow().as_ref().map(|head| head.position) != began {
+                return Ok(false);
+            }
+            self.check_gathered()?;
+        }
     }
 
     async fn head_reaching(&mut self, enough: impl Fn(&Tick) -> bool) -> Result<Tick, SourceError> {

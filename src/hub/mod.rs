@@ -17,7 +17,7 @@ pub use subscription::{Piece, PieceKind, Start, Subscription};
 
 use crate::change::{Batch, Position, Table, Tick};
 use crate::tasks::Tasks;
-use shape::SpecKey;
+use shape::{Published, SpecKey};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -74,6 +74,12 @@ impl Tables {
         }
         let mut same = self.0.values().filter(|t| t.name == name);
         same.next().filter(|_| same.next().is_none())
+    }
+
+    /// Is there a table that was not in `before`, or is another one since?
+    #[must_use]
+    pub fn changed_from(&self, before: &Tables) -> bool {
+        self.0.values().any(|t| before.get(t.relid).is_none_or(|b| b.fingerprint != t.fingerprint))
     }
 
     /// All of them.
@@ -178,8 +184,9 @@ impl Hub {
         }
     }
 
-    /// Publishes a batch. The only way the live position moves.
-    pub fn apply(&self, batch: &Batch) {
+    /// Publishes a batch. The only way the live position moves. False when it showed that a table is not the one the
+    /// catalog told of: the catalog must be read again.
+    pub fn apply(&self, batch: &Batch) -> bool {
         let tick = &batch.to;
         let shapes: Vec<Arc<Shape>> = {
             let mut inner = self.inner();
@@ -190,23 +197,25 @@ impl Hub {
             }
             inner.shapes.values().filter(|s| batch.tables.contains_key(&s.spec.table.relid)).cloned().collect()
         };
-        let touched: Vec<(Arc<Shape>, bool)> = shapes
+        let touched: Vec<(Arc<Shape>, Published)> = shapes
             .into_iter()
             .filter_map(|shape| {
                 let part = batch.tables.get(&shape.spec.table.relid)?;
-                let wake = shape.publish(tick, part);
-                Some((shape, wake))
+                let published = shape.publish(tick, part);
+                Some((shape, published))
             })
             .collect();
         self.head.send_replace(Some(tick.clone()));
-        for (shape, wake) in touched {
-            if wake {
+        let fits = touched.iter().all(|(_, published)| *published != Published::Stale);
+        for (shape, published) in touched {
+            if published != Published::Nothing {
                 shape.wake();
             }
             if shape.lock().resetting {
                 self.load(&shape, ring::Audience::All);
             }
         }
+        fits
     }
 
     /// The catalog as it is now. Shapes of tables that changed or went are closed.
@@ -238,6 +247,11 @@ impl Hub {
             .or_insert_with(|| Arc::new(Shape::new(spec, listed.position.tick, self.options.ring_bytes)))
             .clone();
         Some((shape, listed))
+    }
+
+    /// The newest tick whose batch is published or being published.
+    fn listed(&self) -> Option<Tick> {
+        self.inner().listed.clone()
     }
 
     /// Is this a position of our own recent past?

@@ -97,13 +97,15 @@ impl Ring {
         Some(self.entries.iter().enumerate().skip(skip).map(|(i, e)| (self.first + i as u64, e)))
     }
 
-    /// The newest snapshot that still has its messages, with its sequence number, if no reset came after it.
+    /// Sequence number of the newest snapshot, if it still has its messages, no reset came after it, and it is not
+    /// older than tick `from`.
     #[must_use]
-    pub fn usable_snapshot(&self) -> Option<u64> {
+    pub fn usable_snapshot(&self, from: i64) -> Option<u64> {
         let back = self.entries.iter().rev().position(|e| !matches!(e.kind, EntryKind::Changes))?;
         let at = self.entries.len() - 1 - back;
         let entry = &self.entries[at];
-        (matches!(entry.kind, EntryKind::Snapshot(_)) && !entry.messages.is_empty()).then_some(self.first + at as u64)
+        let usable = matches!(entry.kind, EntryKind::Snapshot(_)) && !entry.messages.is_empty();
+        (usable && entry.position.tick >= from).then_some(self.first + at as u64)
     }
 
     /// Appends an entry and forgets the oldest beyond the capacity. The newest always stays, however large.
@@ -189,10 +191,10 @@ mod tests {
         let at = |kind, tick| Entry { kind, ..entry(tick) };
         ring.push(at(EntryKind::Snapshot(Audience::Joining), 1));
         ring.push(entry(2));
-        assert_eq!(ring.usable_snapshot(), Some(0));
+        assert_eq!(ring.usable_snapshot(0), Some(0));
         ring.push(at(EntryKind::Reset, 3));
-        assert_eq!(ring.usable_snapshot(), None);
+        assert_eq!(ring.usable_snapshot(0), None);
         ring.push(at(EntryKind::Snapshot(Audience::All), 3));
-        assert_eq!(ring.usable_snapshot(), Some(3));
+        assert_eq!(ring.usable_snapshot(0), Some(3));
     }
 }

@@ -73,22 +73,30 @@ impl Spec {
         Ok(Some((op, WireRow { key: net.key.clone(), version: net.version, row })))
     }
 
+    /// How a net change leaves the shape, whoever held what: the row, or its removal.
+    fn after(&self, net: &Net) -> Result<WireRow, ImageError> {
+        let row = net.after.as_ref().map(|json| self.project(json)).transpose()?.flatten();
+        Ok(WireRow { key: net.key.clone(), version: net.version, row })
+    }
+
     /// The row as sent, if it is in the shape.
     fn project(&self, json: &Bytes) -> Result<Option<Bytes>, ImageError> {
         if self.filter.is_everything() && self.projection.is_whole() {
             return Ok(Some(json.clone()));
         }
         let image = Image::parse(json)?;
-        Ok(self.filter.try_matches(&image)?.then(|| self.projection.apply(json, &image)))
+        self.filter.try_matches(&image)?.then(|| self.projection.apply(json, &image)).transpose()
     }
 
     /// A row read from the table, which the database has filtered already.
-    #[must_use]
-    pub fn project_read(&self, json: &Bytes) -> Bytes {
+    ///
+    /// # Errors
+    /// As of [`Spec::select`].
+    pub fn project_read(&self, json: &Bytes) -> Result<Bytes, ImageError> {
         if self.projection.is_whole() {
-            return json.clone();
+            return Ok(json.clone());
         }
-        Image::parse(json).map_or_else(|_| json.clone(), |image| self.projection.apply(json, &image))
+        self.projection.apply(json, &Image::parse(json)?)
     }
 }
 
@@ -119,6 +127,17 @@ impl ResetReason {
             ResetReason::Slow => "slow",
         }
     }
+}
+
+/// What a tick was to a shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// Nothing to tell.
+    Nothing,
+    /// Something to wake subscribers for.
+    News,
+    /// The table is not the one the shape was made for: its subscribers were reset.
+    Stale,
 }
 
 /// A shape that somebody subscribes to, or did a moment ago.
@@ -173,8 +192,8 @@ impl Shape {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one tick. True when there is something to wake subscribers for.
-    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> bool {
+    /// Takes one tick.
+    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> Published {
         let nets = match part {
             TableBatch::Reload(reason) => {
                 self.reset(
@@ -184,33 +203,33 @@ impl Shape {
                         Reload::Requested | Reload::Overflow => ResetReason::Bulk,
                     },
                 );
-                return true;
+                return Published::News;
             }
             TableBatch::Changes(nets) => nets,
         };
         let Ok(rows) = self.spec.select(nets) else {
             // the table's columns changed and the catalog does not know yet: what is not understood is not guessed
             self.reset(tick, ResetReason::Schema);
-            return true;
+            return Published::Stale;
         };
-        if rows.is_empty() {
-            return false;
-        }
         // encoded before the lock is taken: subscribers read under it
-        let messages = message::changes(&self.spec.table.wire_name(), tick, &rows);
+        let messages = (!rows.is_empty()).then(|| message::changes(&self.spec.table.wire_name(), tick, &rows));
         let mut state = self.lock();
         if let Some(gather) = &mut state.gather {
-            gather.add(tick.position, rows.into_iter().map(|(_, row)| row));
+            // every key, also one that means nothing to who holds the rows of the tick before: the rows being read may
+            // be of a moment between the two ticks, when a row stood that came and went
+            match nets.iter().map(|net| self.spec.after(net)).collect::<Result<Vec<_>, _>>() {
+                Ok(rows) => gather.add(tick.position, rows.into_iter()),
+                Err(_) => gather.spoil(),
+            }
         }
-        if state.resetting {
-            return false;
-        }
+        let Some(messages) = messages.filter(|_| !state.resetting) else { return Published::Nothing };
         state.ring.push(Entry { kind: EntryKind::Changes, position: tick.position, messages });
-        true
+        Published::News
     }
 
     fn reset(&self, tick: &Tick, reason: ResetReason) {
-        let messages = message::reset(&self.spec.table.wire_name(), reason.label());
+        let messages = message::reset(&self.spec.table.wire_name(), reason.label(), Some(tick.position));
         let mut state = self.lock();
         state.ring.push(Entry { kind: EntryKind::Reset, position: tick.position, messages });
         state.resetting = true;

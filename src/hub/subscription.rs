@@ -5,7 +5,7 @@
 
 use super::ring::{Audience, Entry, EntryKind};
 use super::{Hub, Missed, ResetReason, Shape, SourceError, Spec};
-use crate::change::{Position, TableBatch, Tick};
+use crate::change::{Position, TableBatch};
 use crate::wire::{Message, message};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,8 @@ const AHEAD_WAIT: Duration = Duration::from_secs(5);
 pub enum Start {
     /// With all rows.
     Snapshot,
+    /// With all rows, as of this position or later.
+    SnapshotFrom(Position),
     /// With what happens from now on.
     Now,
     /// With what happened after this position.
@@ -82,21 +84,32 @@ impl Hub {
         let waker = shape.register(waker);
         let mut sub = Subscription { hub: self.clone(), shape, waker, cursor: 0, joining: false, backlog: None };
         match start {
-            Start::Snapshot => sub.join(),
+            Start::Snapshot => sub.join(0),
+            Start::SnapshotFrom(position) => {
+                sub.wait_for(position).await;
+                sub.join(position.tick);
+            }
             Start::Now => sub.follow(listed.position.tick),
-            Start::After(position) => sub.resume(position, listed).await?,
+            Start::After(position) => sub.resume(position).await?,
         }
         Ok(Some(sub))
     }
 }
 
 impl Subscription {
-    /// Waits for the next snapshot, or takes the one that stands in the ring.
-    fn join(&mut self) {
+    /// Waits until a position that another gateway published already arrives here, or seems not to.
+    async fn wait_for(&self, position: Position) {
+        let mut head = self.hub.head();
+        let there = head.wait_for(|head| head.as_ref().is_some_and(|t| t.position.tick >= position.tick));
+        let _ = tokio::time::timeout(AHEAD_WAIT, there).await;
+    }
+
+    /// Waits for the next snapshot, or takes the one that stands in the ring if it is not older than tick `from`.
+    fn join(&mut self, from: i64) {
         self.joining = true;
         let usable = {
             let state = self.shape.lock();
-            let usable = state.ring.usable_snapshot();
+            let usable = state.ring.usable_snapshot(from);
             self.cursor = usable.unwrap_or_else(|| state.ring.end());
             usable
         };
@@ -115,11 +128,9 @@ impl Subscription {
         self.cursor = cursor;
     }
 
-    async fn resume(&mut self, position: Position, listed: Tick) -> Result<(), SourceError> {
-        let mut head = self.hub.head();
-        let there = head.wait_for(|head| head.as_ref().is_some_and(|t| t.position.tick >= position.tick));
+    async fn resume(&mut self, position: Position) -> Result<(), SourceError> {
         // an unknown position of the future is found out below
-        let _ = tokio::time::timeout(AHEAD_WAIT, there).await;
+        self.wait_for(position).await;
         if self.hub.knows(position) {
             let cursor = self.shape.lock().ring.after(position.tick);
             if let Some(cursor) = cursor {
@@ -127,8 +138,12 @@ impl Subscription {
                 return Ok(());
             }
         }
-        let floor = self.shape.lock().ring.floor();
-        let batch = match self.hub.source.missed(position, floor, listed).await? {
+        // Taken now and not when the shape was registered: after the wait that may lie before the position, and a
+        // tick that went over it would be told from the tick before: a row that came and went in it stays for ever.
+        let Some(to) = self.hub.listed() else { return Err(behind()) };
+        let (floor, reached) = (self.shape.lock().ring.floor(), to.position.tick >= position.tick);
+        let batch = match self.hub.source.missed(position, floor, to).await? {
+            Missed::Batch(_) if !reached => return Err(behind()),
             Missed::Batch(batch) => batch,
             Missed::Unknown => {
                 self.reset(ResetReason::Expired);
@@ -139,15 +154,20 @@ impl Subscription {
         match batch.tables.get(&spec.table.relid) {
             Some(TableBatch::Reload(_)) => self.reset(ResetReason::Bulk),
             part => {
+                let mut messages: Arc<[Message]> = Arc::new([]);
                 if let Some(TableBatch::Changes(nets)) = part {
                     let Ok(rows) = spec.select(nets) else {
                         self.reset(ResetReason::Schema);
                         return Ok(());
                     };
                     if !rows.is_empty() {
-                        let messages = message::changes(&spec.table.wire_name(), &batch.to, &rows);
-                        self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });
+                        messages = message::changes(&spec.table.wire_name(), &batch.to, &rows);
                     }
+                }
+                if batch.to.position != position {
+                    // Also when nothing is to be told: the rows held are those of this tick, and of none between, so
+                    // that another subscription of the session must not give out a position between.
+                    self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });
                 }
                 self.follow(batch.to.position.tick);
             }
@@ -157,12 +177,12 @@ impl Subscription {
 
     /// Tells the subscriber to forget what it holds, and waits for a snapshot.
     fn reset(&mut self, reason: ResetReason) {
-        self.join();
+        self.join(0);
         let tick = self.shape.lock().ring.floor();
         self.backlog = Some(Piece {
             position: Position { tick, nonce: 0 },
             kind: PieceKind::Reset(reason),
-            messages: message::reset(&self.shape.spec.table.wire_name(), reason.label()),
+            messages: message::reset(&self.shape.spec.table.wire_name(), reason.label(), self.hub.position()),
         });
     }
 
@@ -229,9 +249,14 @@ impl Subscription {
             out.extend(self.backlog.take());
         } else if load {
             // the snapshot it waited for was given back before it came by
-            self.join();
+            self.join(0);
         }
     }
+}
+
+fn behind() -> SourceError {
+    let detail = "another gateway has told more than this one has read yet, come back".to_owned();
+    SourceError { code: "unavailable", detail, retry: true }
 }
 
 /// What an entry means to a subscriber that waits for a snapshot, or does not: whether it waits afterwards, and what

@@ -25,6 +25,11 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// How long the ring may take to be heard.
 const PROBE_WAIT: Duration = Duration::from_secs(3);
 
+/// Set on the server's side of the connection. A backend that cannot send its notifications waits inside a
+/// transaction, and its snapshot holds back vacuum in the whole cluster: a gateway that is stopped, or cut off without
+/// a word, must not do so for longer than this.
+const STALLED: &str = "15 s";
+
 /// Where wake-ups arrive: one-slot flags, so that a flood of notifications is one wake-up.
 #[derive(Debug, Default)]
 pub struct Bell {
@@ -145,7 +150,9 @@ async fn session(
         }
     };
     tasks.spawn("doorbell drain", drain);
-    client.batch_execute(&format!("listen {DATA}; listen {TICK}; listen {PROBE}")).await?;
+    client
+        .batch_execute(&format!("set tcp_user_timeout = '{STALLED}'; listen {DATA}; listen {TICK}; listen {PROBE}"))
+        .await?;
     // what was committed between the last connection's end and this LISTEN rang for nobody
     bell.ring();
     loop {

@@ -60,6 +60,13 @@ impl PgError {
         }
     }
 
+    /// Does the statement name what is not there any more, or is of another type now? The catalog will tell.
+    #[must_use]
+    pub fn stale_catalog(&self) -> bool {
+        // undefined column, table, function, operator; a type that does not fit
+        self.sqlstate().is_some_and(|state| matches!(state, "42703" | "42P01" | "42883" | "42804" | "42846"))
+    }
+
     /// The SQLSTATE, if the server gave one.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {

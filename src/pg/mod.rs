@@ -17,6 +17,7 @@ pub mod watch;
 
 pub use connect::{NOTATION, connect, parse, pool};
 pub use error::PgError;
+pub use statements::SESSION;
 pub use status::{Condition, Role, Status};
 pub use store::Store;
 pub use ticker::{Ticker, TickerOptions};

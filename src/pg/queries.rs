@@ -18,6 +18,8 @@ pub const ARMED: &str = include_str!("../../sql/queries/armed.sql");
 pub const LEADER: &str = include_str!("../../sql/queries/leader.sql");
 /// The watched tables.
 pub const SOURCES: &str = include_str!("../../sql/queries/sources.sql");
+/// Brings the capture functions up to date after DDL.
+pub const REFRESH: &str = include_str!("../../sql/queries/refresh.sql");
 /// The installed migrations.
 pub const SCHEMA: &str = include_str!("../../sql/queries/schema.sql");
 /// Is this the database the log was written in?

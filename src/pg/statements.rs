@@ -20,7 +20,7 @@ pub struct Statements {
 /// The log is never analyzed: without statistics a large range looks as if a sequential scan were right. Generic
 /// plans, because the index is right for every snapshot and planning costs more than reading. No JIT: a plan that
 /// avoids the switched-off scans looks so dear that compiling it took 0.5 s (measured) for a read of 0.1 ms.
-const SESSION: &str = "set synchronous_commit = on; set statement_timeout = 0; set lock_timeout = 0; \
+pub const SESSION: &str = "set synchronous_commit = on; set statement_timeout = 0; set lock_timeout = 0; \
      set idle_in_transaction_session_timeout = 0; set enable_seqscan = off; set enable_bitmapscan = off; \
      set enable_sort = off; set jit = off; set plan_cache_mode = force_generic_plan";
 

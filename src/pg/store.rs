@@ -78,7 +78,7 @@ impl Store {
             let row = WireRow {
                 key: Key::from_log(key, table.key.len() > 1),
                 version: row.try_get("version").map_err(PgError::from)?,
-                row: Some(spec.project_read(&json)),
+                row: Some(spec.project_read(&json).map_err(|_| ReadError::Stale)?),
             };
             bytes += row.row.as_ref().map_or(0, bytes::Bytes::len);
             if bytes > self.snapshot_bytes {
@@ -145,6 +145,8 @@ fn quoted(name: &str) -> String {
 enum ReadError {
     Pg(PgError),
     TooLarge(usize),
+    /// A column is not there any more and the catalog does not know yet.
+    Stale,
 }
 
 impl From<PgError> for ReadError {
@@ -156,7 +158,11 @@ impl From<PgError> for ReadError {
 impl From<ReadError> for SourceError {
     fn from(error: ReadError) -> SourceError {
         match error {
+            ReadError::Pg(error) if error.stale_catalog() => ReadError::Stale.into(),
             ReadError::Pg(error) => error.into(),
+            ReadError::Stale => {
+                SourceError { code: "unavailable", detail: "the table's columns are changing".to_owned(), retry: true }
+            }
             ReadError::TooLarge(limit) => SourceError {
                 code: "snapshot-too-large",
                 detail: format!("the rows exceed {} MB: narrow the filter, or select fewer columns", limit >> 20),

@@ -195,14 +195,23 @@ impl Session<'_> {
             // a table was watched, unwatched or changed: the hub must know before it is told what follows
             self.catalog(true).await?;
         }
-        hub.apply(&batch);
+        let fits = hub.apply(&batch);
         hub.confirm();
+        if !fits {
+            self.catalog(true).await?;
+        }
         Ok(())
     }
 
     async fn catalog(&mut self, now: bool) -> Result<(), PgError> {
         if now || self.catalog_at.is_none_or(|at| at.elapsed() >= CATALOG_EVERY) {
-            self.ticker.hub.set_tables(catalog::load(&self.client).await?);
+            let mut tables = catalog::load(&self.client).await?;
+            if tables.changed_from(&self.ticker.hub.tables()) {
+                // a column of another type may need other settings pinned while its table is captured
+                self.client.batch_execute(queries::REFRESH).await?;
+                tables = catalog::load(&self.client).await?;
+            }
+            self.ticker.hub.set_tables(tables);
             self.catalog_at = Some(Instant::now());
         }
         Ok(())

@@ -80,7 +80,7 @@ impl Session {
     ) -> Result<Session, SourceError> {
         let position = match start {
             Start::After(position) => Some(position),
-            Start::Now | Start::Snapshot => None,
+            Start::Now | Start::Snapshot | Start::SnapshotFrom(_) => None,
         };
         let subs = requests.into_iter().map(|request| Sub { request, running: None, told: false }).collect();
         let waker = Arc::new(Notify::new());
@@ -165,6 +165,7 @@ impl Session {
     /// Safe to drop while it waits: nothing is taken before it returns.
     pub async fn next(&mut self) -> Option<Vec<Event>> {
         let mut head = self.hub.head();
+        let mut due = false;
         loop {
             let events = self.pass().await;
             if !events.is_empty() {
@@ -174,17 +175,19 @@ impl Session {
             if self.is_empty() {
                 return None;
             }
+            if due {
+                // after the pass, which moved the position past what did not match in all this time
+                self.greet = false;
+                self.quiet_since = Instant::now();
+                return Some(vec![self.cursor()]);
+            }
             let heartbeat = self.quiet_since + if self.greet && self.is_live() { Duration::ZERO } else { HEARTBEAT };
             // a backlog read ahead of the head waits for the head and nothing else
             let starting = !self.is_live();
             tokio::select! {
                 () = self.waker.notified() => {}
                 changed = head.changed(), if starting => changed.ok()?,
-                () = tokio::time::sleep_until(heartbeat) => {
-                    self.greet = false;
-                    self.quiet_since = Instant::now();
-                    return Some(vec![self.cursor()]);
-                }
+                () = tokio::time::sleep_until(heartbeat) => due = true,
             }
         }
     }
@@ -217,7 +220,8 @@ impl Session {
             self.position = Some(head);
         }
         if !events.is_empty() {
-            self.greet = false;
+            // a tick that ended with a subscription that had nothing to say has no message for its resume point
+            self.greet = pieces.iter().any(|(_, piece)| piece.kind == PieceKind::Data && piece.messages.is_empty());
         }
         events
     }
@@ -248,7 +252,7 @@ impl Session {
                 Ok(Ok(running)) => {
                     self.subs[i].running = Some(running);
                     self.subs[i].told = false;
-                    self.tell(i, message::reset(&request.table, reason.label()), events);
+                    self.tell(i, message::reset(&request.table, reason.label(), self.hub.position()), events);
                     continue;
                 }
                 Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),

@@ -48,21 +48,34 @@ pub struct Message {
     last: bool,
     /// `data: {"type":"..","sub":"1"<tail>\n\n`, for named events with the `event:` line before.
     event: Bytes,
+    /// Where the event goes on after an `id:` line of its own.
+    body_at: usize,
     tail_at: usize,
 }
+
+/// Ends an `id` that is no resume point: whoever comes back with it begins with a snapshot, not older than its tick.
+pub const ANEW: char = '~';
 
 /// What follows the message's JSON in its SSE event.
 const EVENT_END: &[u8] = b"\n\n";
 
 impl Message {
-    /// `tail` is the object's text after the `sub` member, from the comma to the closing brace.
-    fn new(kind: Kind, last: bool, tail: &[u8]) -> Message {
-        let mut event = BytesMut::with_capacity(tail.len() + 64);
+    /// `tail` is the object's text after the `sub` member, from the comma to the closing brace; `at` the tick it is
+    /// told at.
+    fn new(kind: Kind, last: bool, at: Option<Position>, tail: &[u8]) -> Message {
+        // After a reset, and between the parts of a snapshot, the client holds nothing that the position it has could
+        // be continued from: it is given one that says "a snapshot first, not older than this".
+        let anew = at.filter(|_| kind == Kind::Reset || (kind == Kind::Snapshot && !last));
+        let mut event = BytesMut::with_capacity(tail.len() + 96);
+        if let Some(at) = anew {
+            event.put_slice(format!("id: {at}{ANEW}\n").as_bytes());
+        }
+        let body_at = event.len();
         put_event_head(&mut event, kind, FIRST_SUB);
         let tail_at = event.len();
         event.put_slice(tail);
         event.put_slice(EVENT_END);
-        Message { kind, last, event: event.freeze(), tail_at }
+        Message { kind, last, event: event.freeze(), body_at, tail_at }
     }
 
     /// What it says.
@@ -83,13 +96,15 @@ impl Message {
         self.event.len()
     }
 
-    /// The SSE event without its `id:` line. Shares the bytes when the label is [`FIRST_SUB`].
+    /// The SSE event without the `id:` line of a resume point (a reset, and a snapshot's part that is not its last, have one
+    /// of their own). Shares the bytes when the label is [`FIRST_SUB`].
     #[must_use]
     pub fn sse(&self, sub: &str) -> Bytes {
         if sub == FIRST_SUB {
             return self.event.clone();
         }
         let mut out = BytesMut::with_capacity(self.event.len() + sub.len());
+        out.put_slice(&self.event[..self.body_at]);
         put_event_head(&mut out, self.kind, sub);
         out.put_slice(&self.event[self.tail_at..]);
         out.freeze()
@@ -172,27 +187,28 @@ pub fn snapshot<'a>(table: &str, position: Position, rows: impl Iterator<Item = 
     parts.finish()
 }
 
-/// Encodes a `reset`; `reason` is one of the closed set documented in `docs/`.
+/// Encodes a `reset` at a tick; `reason` is one of the closed set documented in `docs/`.
 #[must_use]
-pub fn reset(table: &str, reason: &str) -> Arc<[Message]> {
-    control(Kind::Reset, serde_json::json!({ "table": table, "reason": reason }))
+pub fn reset(table: &str, reason: &str, at: Option<Position>) -> Arc<[Message]> {
+    control(Kind::Reset, at, serde_json::json!({ "table": table, "reason": reason }))
 }
 
 /// Encodes a `problem` (RFC 9457 members beside `sub`).
 #[must_use]
 pub fn problem(members: serde_json::Value) -> Arc<[Message]> {
-    control(Kind::Problem, members)
+    control(Kind::Problem, None, members)
 }
 
-fn control(kind: Kind, members: serde_json::Value) -> Arc<[Message]> {
+fn control(kind: Kind, at: Option<Position>, members: serde_json::Value) -> Arc<[Message]> {
     let text = members.to_string();
     let tail = text.strip_prefix('{').map(|rest| format!(",{rest}")).unwrap_or_else(|| "}".to_owned());
-    [Message::new(kind, false, tail.as_bytes())].into()
+    [Message::new(kind, false, at, tail.as_bytes())].into()
 }
 
 /// Collects rows into messages of about [`PART_BYTES`].
 struct Parts {
     kind: Kind,
+    at: Position,
     head: Vec<u8>,
     tail: BytesMut,
     rows: usize,
@@ -206,7 +222,7 @@ impl Parts {
         put_string(&mut head, table);
         head.put_slice(format!(",\"position\":\"{position}\"{then}").as_bytes());
         let head = head.to_vec();
-        Parts { kind, tail: BytesMut::from(&head[..]), head, rows: 0, done: Vec::new() }
+        Parts { kind, at: position, tail: BytesMut::from(&head[..]), head, rows: 0, done: Vec::new() }
     }
 
     fn row(&mut self, op: Option<&str>, row: &WireRow) {
@@ -231,7 +247,7 @@ impl Parts {
 
     fn close(&mut self, more: bool) {
         self.tail.put_slice(if more { b"],\"more\":true}" } else { b"],\"more\":false}" });
-        self.done.push(Message::new(self.kind, !more, &self.tail));
+        self.done.push(Message::new(self.kind, !more, Some(self.at), &self.tail));
         self.tail.clear();
         self.tail.put_slice(&self.head);
         self.rows = 0;
@@ -291,11 +307,12 @@ mod tests {
     }
 
     #[test]
-    fn resets_are_named_events() {
-        let text = String::from_utf8(reset("t", "truncated")[0].sse("2").to_vec()).unwrap();
+    fn resets_are_named_events_that_ask_for_a_snapshot() {
+        let at = "7-9f3a2c".parse().ok();
+        let text = String::from_utf8(reset("t", "truncated", at)[0].sse("2").to_vec()).unwrap();
         assert_eq!(
             text,
-            "event: reset\ndata: {\"type\":\"reset\",\"sub\":\"2\",\"reason\":\"truncated\",\"table\":\"t\"}\n\n"
+            "id: 7-9f3a2c~\nevent: reset\ndata: {\"type\":\"reset\",\"sub\":\"2\",\"reason\":\"truncated\",\"table\":\"t\"}\n\n"
         );
     }
 }

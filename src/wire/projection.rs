@@ -4,7 +4,7 @@
 //! kept are Postgres's own.
 
 use crate::change::Table;
-use crate::filter::Image;
+use crate::filter::{Image, ImageError};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// `pg_type.oid` of the types whose values may not fit a double: int8 and numeric.
@@ -48,15 +48,16 @@ impl Projection {
     }
 
     /// The part of the row that is sent. `json` is the text that `image` was parsed from.
-    #[must_use]
-    pub fn apply(&self, json: &Bytes, image: &Image<'_>) -> Bytes {
+    ///
+    /// # Errors
+    /// The row has no such column: it was renamed or dropped since. Null would be a lie.
+    pub fn apply(&self, json: &Bytes, image: &Image<'_>) -> Result<Bytes, ImageError> {
         if self.is_whole() {
-            return json.clone();
+            return Ok(json.clone());
         }
         let mut out = BytesMut::with_capacity(json.len());
         for (name, quoted) in &self.columns {
-            // absent: the column was dropped a moment ago and the catalog does not know yet
-            let value = image.get(name).unwrap_or("null");
+            let value = image.get(name).ok_or_else(|| ImageError::Missing { column: name.clone() })?;
             out.put_slice(if out.is_empty() { b"{" } else { b"," });
             out.put_slice(serde_json::to_string(name).unwrap_or_default().as_bytes());
             out.put_slice(b":");
@@ -68,6 +69,6 @@ impl Projection {
             out.put_slice(quote);
         }
         out.put_slice(b"}");
-        out.freeze()
+        Ok(out.freeze())
     }
 }

@@ -9,10 +9,28 @@
 )]
 
 mod architecture;
+mod bad_http;
+mod bad_input;
 mod browser;
+mod commands;
 mod demo;
 mod filter_oracle;
 mod flow;
+mod install;
 mod localpg;
+mod pgbench;
+mod snapshots;
+mod stress;
 mod support;
+mod traps_capture_order;
+mod traps_capture_safety;
+mod traps_capture_statements;
+mod traps_capture_values;
+mod traps_crash;
+mod traps_doorbell;
+mod traps_retention;
+mod traps_ticks;
+mod watch;
+mod watch_conflict;
+mod watch_refused;
 mod writers_session;

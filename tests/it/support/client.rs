@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use rowcast::http::POSITION;
 use serde_json::Value;
+use std::io::BufRead;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -51,7 +52,8 @@ pub const TRANSPORTS: [Transport; 2] = [Transport::Sse, Transport::LongPoll];
 /// Subscribes with a query string (`table=scores&league=eq.nfl`).
 pub async fn subscribe(transport: Transport, at: SocketAddr, query: &str) -> Box<dyn Client> {
     match transport {
-        Transport::Sse => Box::new(Sse::open(at, query).await),
+        // nobody can look at its events from here on
+        Transport::Sse => Box::new(Sse { recording: false, ..Sse::open(at, query).await }),
         Transport::LongPoll => Box::new(LongPoll::new(at, query)),
     }
 }
@@ -69,40 +71,51 @@ pub struct Sse {
     query: String,
     body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     buffer: Vec<u8>,
+    /// No event ends before this offset of the buffer: a large one is searched once.
+    searched: usize,
     pub replica: Replica,
     /// Every event, for tests that look at the wire.
     pub events: Vec<SseEvent>,
+    /// Are events kept?
+    pub recording: bool,
 }
+
+type Body = BoxStream<'static, reqwest::Result<bytes::Bytes>>;
 
 impl Sse {
     pub async fn open(at: SocketAddr, query: &str) -> Sse {
-        let body = Sse::get(at, query, None).await;
-        Sse { query: query.to_owned(), body, buffer: Vec::new(), replica: Replica::default(), events: Vec::new() }
+        let body = Sse::get(at, query, None).await.unwrap();
+        let (buffer, replica, events) = (Vec::new(), Replica::default(), Vec::new());
+        Sse { query: query.to_owned(), body, buffer, searched: 0, replica, events, recording: true }
     }
 
-    async fn get(at: SocketAddr, query: &str, last: Option<&str>) -> BoxStream<'static, reqwest::Result<bytes::Bytes>> {
+    async fn get(at: SocketAddr, query: &str, last: Option<&str>) -> reqwest::Result<Body> {
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let mut request = client.get(format!("http://{at}/v1/stream?{query}")).header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.send().await?;
         assert_eq!(answer.status(), 200, "{query}: {}", answer.text().await.unwrap());
-        answer.bytes_stream().boxed()
+        Ok(answer.bytes_stream().boxed())
     }
 
     /// The next whole event.
     pub async fn event(&mut self) -> Result<SseEvent, String> {
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|w| w == b"\n\n") {
-                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+            if let Some(end) = event_end(&self.buffer, self.searched) {
+                let block: Vec<u8> = self.buffer.drain(..end).collect();
+                self.searched = 0;
                 let block = String::from_utf8(block).unwrap();
                 if let Some(event) = parse(&block) {
-                    self.events.push(event.clone());
+                    if self.recording {
+                        self.events.push(event.clone());
+                    }
                     return Ok(event);
                 }
                 continue;
             }
+            self.searched = self.buffer.len().saturating_sub(1);
             match self.body.next().await {
                 Some(Ok(bytes)) => self.buffer.extend_from_slice(&bytes),
                 Some(Err(e)) => return Err(e.to_string()),
@@ -111,6 +124,20 @@ impl Sse {
                     return Err(format!("cut in the middle of an event: {}", String::from_utf8_lossy(&self.buffer)));
                 }
             }
+        }
+    }
+}
+
+/// Where the first event ends that does not end before `from`. Line by line, as std's search for a byte is fast also in
+/// a test build; events may be hundreds of megabytes.
+fn event_end(buffer: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += (&buffer[at..]).skip_until(b'\n').ok()?;
+        match buffer.get(at) {
+            Some(b'\n') if buffer[at - 1] == b'\n' => return Some(at + 1),
+            Some(_) => {}
+            None => return None,
         }
     }
 }
@@ -139,11 +166,13 @@ impl Client for Sse {
             let event = self.event().await?;
             let message: Value = serde_json::from_str(&event.data).unwrap_or_else(|e| panic!("{e}: {}", event.data));
             self.replica.apply(&message);
-            if let Some(id) = event.id {
+            // `~`: for who threw away what it held at a reset. This client keeps it until the snapshot is whole, so that
+            // it can go on from the resume point it has.
+            if let Some(id) = event.id.filter(|id| !id.ends_with('~')) {
                 // the browser's rule: the id counts once its event was dispatched
                 let before = self.replica.tick();
                 assert!(before.is_none_or(|b| tick_of(&id) >= b), "the id goes back from {before:?} to {id}");
-                self.replica.position = Some(id);
+                self.replica.settle(id);
             }
             Ok(vec![message])
         })
@@ -156,7 +185,17 @@ impl Client for Sse {
     fn reconnect(&mut self, to: SocketAddr) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.buffer.clear();
-            self.body = Sse::get(to, &self.query, self.replica.position.as_deref()).await;
+            self.searched = 0;
+            self.replica.roll_back();
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            loop {
+                match Sse::get(to, &self.query, self.replica.position.as_deref()).await {
+                    Ok(body) => return self.body = body,
+                    // a gateway that starts again
+                    Err(e) => assert!(tokio::time::Instant::now() < deadline, "{to} does not come back: {e}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         })
     }
 }
@@ -165,6 +204,7 @@ impl Client for Sse {
 pub struct LongPoll {
     at: SocketAddr,
     query: String,
+    /// Keeps connections, as browsers do.
     http: reqwest::Client,
     pub replica: Replica,
     /// Seconds of `wait`; 0 polls.
@@ -203,7 +243,7 @@ impl Client for LongPoll {
                 other => panic!("{url}: {other}: {text}"),
             };
             messages.iter().for_each(|m| self.replica.apply(m));
-            self.replica.position = Some(position.unwrap());
+            self.replica.settle(position.unwrap());
             Ok(messages)
         })
     }

@@ -1,14 +1,27 @@
 //! The test world: a private Postgres, a fresh database per test, gateways, a breakable proxy, clients.
 
 pub mod client;
+pub mod everyone;
+pub mod gate;
+pub mod journal;
+pub mod mirror;
+pub mod oracle;
 pub mod postgres;
+pub mod process;
 pub mod proxy;
 pub mod replica;
+pub mod witness;
 pub mod world;
 
 pub use client::{Client, LongPoll, Sse};
+pub use everyone::Everyone;
+pub use gate::{Ear, Gate, Gated};
+pub use mirror::Mirror;
+pub use oracle::{Oracle, View};
+pub use process::GatewayProcess;
 pub use proxy::Proxy;
 pub use replica::Replica;
+pub use witness::{Manner, Watched};
 pub use world::{TestGateway, World};
 
 use std::future::Future;
