@@ -17,10 +17,11 @@ use support::server::{Flush, Server};
 use support::{Outcome, cpu};
 use tokio_postgres::Client;
 
-/// What a watched table costs its writers: pgbench on the same table in four databases, interleaved.
+/// What a watched table costs its writers: pgbench on the same table in five databases, interleaved.
 ///
 /// (a) unwatched; (b) watched, a gateway is live; (c) watched, the bell rings at every commit; (d) the classic row
-/// trigger that notifies with the whole row. In (c) and (d) a session listens and is drained.
+/// trigger that notifies with the whole row; (e) the plainest statement trigger that writes both images into a log, which
+/// nobody reads. In (c) and (d) a session listens and is drained.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench writer_cost --")]
 struct Args {
@@ -33,8 +34,8 @@ struct Args {
     /// Milliseconds a flush takes; 0 is no flush at all
     #[arg(long, value_delimiter = ',', default_value = "0,5")]
     flush: Vec<u64>,
-    /// Which of a, b, c, d
-    #[arg(long, default_value = "abcd")]
+    /// Which of a, b, c, d, e
+    #[arg(long, default_value = "abcde")]
     variants: String,
     /// Rounds, each with one run of every variant
     #[arg(long, default_value_t = 5)]
@@ -68,8 +69,26 @@ const CLASSIC: &str = "create function announce() returns trigger language plpgs
      begin perform pg_notify('classic', row_to_json(new)::text); return null; end $$;
      create trigger announce after insert or update on item for each row execute function announce()";
 
-const NAMES: [(char, &str); 4] =
-    [('a', "a unwatched"), ('b', "b watched, gateway"), ('c', "c watched, ringing"), ('d', "d classic notify")];
+/// No versions, no guards, no bell: what a log written by a statement trigger costs at least.
+const LOGGING: &str =
+    "create table log (id bigserial, xid xid8 not null default pg_current_xact_id(), op text, old jsonb, \
+     new jsonb, at timestamptz not null default clock_timestamp()); create index on log (xid);
+     create function note_update() returns trigger language plpgsql as $$ begin insert into log (op, old, new)
+     select 'u', to_jsonb(before), to_jsonb(after) from before join after using (id); return null; end $$;
+     create function note_insert() returns trigger language plpgsql as $$ begin insert into log (op, new)
+     select 'i', to_jsonb(after) from after; return null; end $$;
+     create trigger note_update after update on item referencing old table as before new table as after
+     for each statement execute function note_update();
+     create trigger note_insert after insert on item referencing new table as after
+     for each statement execute function note_insert()";
+
+const NAMES: [(char, &str); 5] = [
+    ('a', "a unwatched"),
+    ('b', "b watched, gateway"),
+    ('c', "c watched, ringing"),
+    ('d', "d classic notify"),
+    ('e', "e plain log trigger"),
+];
 
 /// One server with a database for each variant.
 struct Bench {
@@ -93,6 +112,7 @@ impl Bench {
             match variant {
                 'b' | 'c' => client.batch_execute("select rowcast.watch('item', public => true)").await?,
                 'd' => client.batch_execute(CLASSIC).await?,
+                'e' => client.batch_execute(LOGGING).await?,
                 _ => {}
             }
             sql.push((variant, client));
@@ -114,7 +134,7 @@ impl Bench {
     }
 
     fn sql(&self, variant: char) -> Outcome<&Client> {
-        Ok(&self.sql.iter().find(|(v, _)| *v == variant).ok_or("no such variant, choose of abcd")?.1)
+        Ok(&self.sql.iter().find(|(v, _)| *v == variant).ok_or("no such variant, choose of abcde")?.1)
     }
 
     /// Makes the table what it was: no dead rows, no dirty pages.
@@ -124,6 +144,9 @@ impl Bench {
         if variant == 'c' {
             // without a gateway nobody rotates
             sql.batch_execute("truncate rowcast.log_0, rowcast.log_1, rowcast.log_2").await?;
+        }
+        if variant == 'e' {
+            sql.batch_execute("truncate log").await?;
         }
         Ok(sql.batch_execute("checkpoint").await?)
     }
@@ -209,7 +232,7 @@ async fn main() -> Outcome {
     let args = Args::parse();
     let variants: Vec<char> = args.variants.chars().collect();
     if variants.first() != Some(&'a') || variants.iter().any(|v| NAMES.iter().all(|n| n.0 != *v)) {
-        return Err("`--variants` starts with a, the floor, and goes on with any of b, c, d".into());
+        return Err("`--variants` starts with a, the floor, and goes on with any of b, c, d, e".into());
     }
     for &flush_ms in &args.flush {
         let flush = if flush_ms == 0 { Flush::Free } else { Flush::Takes(Duration::from_millis(flush_ms)) };
