@@ -113,7 +113,8 @@ impl Source for Store {
         Box::pin(async move {
             let reader = store.clone();
             let read = async move { reader.read_missed(from, &to).await.map_err(SourceError::from) };
-            let batch = store.missed.get(from, floor, read).await?;
+            // boxed: it is large, and most sessions never come here
+            let batch = Box::pin(store.missed.get(from, floor, read)).await?;
             Ok(batch.map_or(Missed::Unknown, Missed::Batch))
         })
     }
