@@ -40,6 +40,10 @@ const ARMING_MAX: Duration = Duration::from_millis(250);
 /// A follower that sees changes pending and no tick for so long ends the leader's session.
 const LEADER_STUCK: Duration = Duration::from_secs(2);
 
+/// A session that got no answer for so long is given up: a peer that acknowledges bytes and never answers (a stopped
+/// server, a proxy gone wrong) looks alive to TCP. Longer than the longest batch takes to read.
+const SILENT: Duration = Duration::from_secs(30);
+
 /// How often the catalog is compared, for changes of tables that fire no trigger.
 const CATALOG_EVERY: Duration = Duration::from_secs(3);
 
@@ -110,17 +114,18 @@ impl Ticker {
         let mut session = Session { ticker: self, client, statements, catalog_at: None, rotated_at: Instant::now() };
         session.catalog(true).await?;
         session.take_position().await?;
+        self.hub.confirm();
         backoff.reset();
-        loop {
-            if session.try_lead().await? {
-                tracing::info!("leading: this gateway makes the ticks");
-                self.status.connected(Role::Leader);
-                session.lead().await?;
-            } else {
-                tracing::info!("following: another gateway makes the ticks");
-                self.status.connected(Role::Follower);
-                session.follow().await?;
-            }
+        tokio::select! {
+            ended = session.serve() => ended,
+            () = self.silence() => Err(PgError::Unreachable(format!("no answer for {} s", SILENT.as_secs()))),
+        }
+    }
+
+    /// Ends when the database has confirmed nothing for [`SILENT`].
+    async fn silence(&self) {
+        while self.hub.lag().is_none_or(|lag| lag < SILENT) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
@@ -135,6 +140,21 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Leads or follows for ever.
+    async fn serve(&mut self) -> Result<std::convert::Infallible, PgError> {
+        loop {
+            if self.try_lead().await? {
+                tracing::info!("leading: this gateway makes the ticks");
+                self.ticker.status.connected(Role::Leader);
+                self.lead().await?;
+            } else {
+                tracing::info!("following: another gateway makes the ticks");
+                self.ticker.status.connected(Role::Follower);
+                self.follow().await?;
+            }
+        }
+    }
+
     /// Continues from the hub's position if the database still knows it, otherwise begins at the newest tick.
     async fn take_position(&mut self) -> Result<(), PgError> {
         let last = self.last_tick().await?;
