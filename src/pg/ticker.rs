@@ -118,15 +118,17 @@ impl Ticker {
         backoff.reset();
         tokio::select! {
             ended = session.serve() => ended,
-            () = self.silence() => Err(PgError::Unreachable(format!("no answer for {} s", SILENT.as_secs()))),
+            silent = self.silence() => Err(PgError::Unreachable(format!("no answer for {} s", silent.as_secs()))),
         }
     }
 
-    /// Ends when the database has confirmed nothing for [`SILENT`].
-    async fn silence(&self) {
-        while self.hub.lag().is_none_or(|lag| lag < SILENT) {
+    /// Ends when the database has confirmed nothing for [`SILENT`], or two safety polls if these are rarer.
+    async fn silence(&self) -> Duration {
+        let limit = SILENT.max(self.options.safety_poll * 2);
+        while self.hub.lag().is_none_or(|lag| lag < limit) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        limit
     }
 }
 
