@@ -39,8 +39,8 @@ struct Args {
     /// Rounds, each with one run of every variant
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of one run
-    #[arg(long, default_value_t = 3)]
+    /// Seconds of one run, connecting included
+    #[arg(long, default_value_t = 5)]
     seconds: u32,
     /// pgbench's `--protocol`: simple, extended, prepared
     #[arg(long, default_value = "prepared")]

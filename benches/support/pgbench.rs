@@ -68,7 +68,8 @@ pub(crate) async fn run(server: &Server, database: &str, load: Load<'_>) -> Outc
         let rest = text.lines().find_map(|line| line.strip_prefix(start))?;
         rest.trim().split(|c: char| c != '.' && !c.is_ascii_digit()).next()?.parse::<f64>().ok()
     };
-    let wanted = || format!("pgbench says nothing of its rate:\n{text}");
+    let wanted =
+        || format!("pgbench made no transaction (connecting is part of its time): raise `--seconds`; it said:\n{text}");
     Ok(Run {
         per_second: number("tps = ").ok_or_else(wanted)?,
         transactions: number("number of transactions actually processed: ").ok_or_else(wanted)?,

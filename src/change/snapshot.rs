@@ -20,6 +20,12 @@ pub struct Snapshot {
 pub struct MalformedSnapshot;
 
 impl Snapshot {
+    /// From this transaction id on nothing is seen.
+    #[must_use]
+    pub fn xmax(&self) -> u64 {
+        self.xmax
+    }
+
     /// Was `xid` finished, as this snapshot sees it?
     #[must_use]
     pub fn sees(&self, xid: u64) -> bool {

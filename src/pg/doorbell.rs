@@ -8,7 +8,7 @@ use crate::tasks::Tasks;
 use deadpool_postgres::Pool;
 use futures_util::{FutureExt, StreamExt, stream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
@@ -39,6 +39,8 @@ pub struct Bell {
     working: AtomicBool,
     /// Notifications heard, for the metrics.
     heard: AtomicI64,
+    /// Of these, rung by writers.
+    rings: AtomicU64,
 }
 
 /// What was rung since the last look.
@@ -67,6 +69,12 @@ impl Bell {
         Rung { data: self.data.swap(false, Ordering::AcqRel), tick: self.tick.swap(false, Ordering::AcqRel) }
     }
 
+    /// How often writers rang so far: once a commit, as long as they are not mute.
+    #[must_use]
+    pub fn rings(&self) -> u64 {
+        self.rings.load(Ordering::Relaxed)
+    }
+
     /// Is LISTEN known to work?
     #[must_use]
     pub fn working(&self) -> bool {
@@ -83,7 +91,10 @@ impl Bell {
     fn heard(&self, channel: &str) {
         self.heard.fetch_add(1, Ordering::Relaxed);
         match channel {
-            DATA => self.data.store(true, Ordering::Release),
+            DATA => {
+                self.rings.fetch_add(1, Ordering::Relaxed);
+                self.data.store(true, Ordering::Release);
+            }
             TICK => self.tick.store(true, Ordering::Release),
             _ => return,
         }

@@ -33,3 +33,4 @@ mod traps_ticks;
 mod watch;
 mod watch_conflict;
 mod watch_refused;
+mod writers_session;
