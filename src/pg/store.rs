@@ -95,7 +95,7 @@ impl Store {
     async fn read_missed(&self, from: Position, to: &Tick) -> Result<Option<Arc<Batch>>, PgError> {
         let tables = self.tables();
         let mut client = self.pool.get().await?;
-        match read_range(&mut client, None, &tables, from, to, self.batch_bytes).await? {
+        match read_range(&mut client, None, &tables, from, None, to, self.batch_bytes).await? {
             Range::Batch(batch) => Ok(Some(Arc::new(batch))),
             Range::Unknown => Ok(None),
         }
@@ -113,7 +113,8 @@ impl Source for Store {
         Box::pin(async move {
             let reader = store.clone();
             let read = async move { reader.read_missed(from, &to).await.map_err(SourceError::from) };
-            let batch = store.missed.get(from, floor, read).await?;
+            // boxed: it is large, and most sessions never come here
+            let batch = Box::pin(store.missed.get(from, floor, read)).await?;
             Ok(batch.map_or(Missed::Unknown, Missed::Batch))
         })
     }

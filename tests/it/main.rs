@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod bad_http;
 mod bad_input;
 mod browser;
 mod commands;

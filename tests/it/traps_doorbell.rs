@@ -91,7 +91,7 @@ async fn trap_17_a_writer_that_was_mute_is_waited_for() {
     heard_doorbell(&gateway).await;
     let mut everyone = Everyone::on(gateway.address, "table=scores").await;
     let sql = world.sql().await;
-    let mut ear = Ear::on(&world.url, "rowcast").await;
+    let mut ear = Ear::on(&world.url).await;
     for (id, level) in LEVELS.into_iter().enumerate() {
         let writer = world.sql().await;
         // it has written, and not rung: the lease held before and after
@@ -108,9 +108,9 @@ async fn trap_17_a_writer_that_was_mute_is_waited_for() {
         eventually("the lease is given back", || async { !is_mute(&sql).await }).await;
         // long enough for a gateway that does not wait for the writer to have gone to sleep
         tokio::time::sleep(Duration::from_millis(700)).await;
-        let before = ear.rung("rowcast").await;
+        let before = ear.rung().await;
         writer.batch_execute("commit").await.unwrap();
-        assert_eq!(ear.rung("rowcast").await, 0, "{before} rang before, this one must not, or nothing is proved");
+        assert_eq!(ear.rung().await, 0, "{before} rang before, this one must not, or nothing is proved");
         everyone.until(level, |r| r.row(&id.to_string()).is_some()).await;
     }
     gateway.stop().await;
@@ -129,19 +129,19 @@ async fn trap_18_a_killed_leader_leaves_the_writers_mute_only_for_its_lease() {
     assert_eq!(second.readyz().await["role"], "follower");
     let mut everyone = Everyone::on(second.address, "table=scores").await;
     let sql = world.sql().await;
-    let mut ear = Ear::on(&world.url, "rowcast").await;
+    let mut ear = Ear::on(&world.url).await;
     eventually("writers are mute", || async {
         sql.batch_execute("update scores set home = home + 1").await.unwrap();
         is_mute(&sql).await
     })
     .await;
     leader.kill().await;
-    ear.rung("rowcast").await;
+    ear.rung().await;
     let killed = Instant::now();
     eventually("the lease lapses", || async { !is_mute(&sql).await }).await;
     assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
     world.run("insert into scores values (2, 0)").await;
-    assert_eq!(ear.rung("rowcast").await, 1, "the next commit rings");
+    assert_eq!(ear.rung().await, 1, "the next commit rings");
     everyone.until("what was committed since", |r| r.row("2").is_some()).await;
     everyone.until_equal(&world, "scores").await;
     assert_eq!(second.readyz().await["role"], "leader");
@@ -153,7 +153,7 @@ async fn trap_19_a_statement_without_rows_rings_nothing_and_takes_no_transaction
     let world = World::new().await;
     world.run(SCORES).await;
     world.run("insert into scores values (1, 0)").await;
-    let mut ear = Ear::on(&world.url, "rowcast").await;
+    let mut ear = Ear::on(&world.url).await;
     let sql = world.sql().await;
     let nothing = [
         "update scores set home = 1 where false",
@@ -176,10 +176,10 @@ async fn trap_19_a_statement_without_rows_rings_nothing_and_takes_no_transaction
         let allowed = usize::from(statement.contains("on conflict"));
         assert!(with_xid <= allowed, "{statement}: {with_xid} of 4 took a transaction id");
     }
-    assert_eq!(ear.rung("rowcast").await, 0);
+    assert_eq!(ear.rung().await, 0);
     assert_eq!(sql.query_one(log, &[]).await.unwrap().get::<_, i64>(0), before);
     world.run("update scores set home = 1").await;
-    assert_eq!(ear.rung("rowcast").await, 1, "and a real one rings");
+    assert_eq!(ear.rung().await, 1, "and a real one rings");
 }
 
 #[tokio::test]
@@ -198,10 +198,10 @@ async fn trap_20_two_phase_commit_works_with_the_doorbell_off() {
     sql.batch_execute(&format!("{off} insert into scores values (2, 1); prepare transaction '{name}'")).await.unwrap();
     sql.batch_execute(&format!("rollback prepared '{name}'")).await.unwrap();
     // the setting ended with its transaction
-    let mut ear = Ear::on(&world.url, "rowcast").await;
+    let mut ear = Ear::on(&world.url).await;
     asleep(&world).await;
     world.run("insert into scores values (3, 1)").await;
-    assert_eq!(ear.rung("rowcast").await, 1);
+    assert_eq!(ear.rung().await, 1);
     everyone.until("the next row", |r| r.row("3").is_some()).await;
     everyone.until_equal(&world, "scores").await;
     everyone.assert_no_reset();
@@ -255,7 +255,7 @@ async fn trap_22_a_lease_far_in_the_future_is_ignored() {
     heard_doorbell(&gateway).await;
     let mut everyone = Everyone::on(gateway.address, "table=scores").await;
     let sql = world.sql().await;
-    let mut ear = Ear::on(&world.url, "rowcast").await;
+    let mut ear = Ear::on(&world.url).await;
     for (id, ahead) in [(1, "61 s"), (2, "1 day"), (3, "100 years")] {
         asleep(&world).await;
         sql.batch_execute(&format!(
@@ -264,7 +264,7 @@ async fn trap_22_a_lease_far_in_the_future_is_ignored() {
         .await
         .unwrap();
         world.run(&format!("insert into scores values ({id}, 1)")).await;
-        assert_eq!(ear.rung("rowcast").await, 1, "{ahead}");
+        assert_eq!(ear.rung().await, 1, "{ahead}");
         everyone.until(ahead, |r| r.row(&id.to_string()).is_some()).await;
     }
     // the test can fail: a lease of a second is honoured
@@ -275,7 +275,7 @@ async fn trap_22_a_lease_far_in_the_future_is_ignored() {
     .await
     .unwrap();
     world.run("insert into scores values (4, 1)").await;
-    assert_eq!(ear.rung("rowcast").await, 0);
+    assert_eq!(ear.rung().await, 0);
     sql.batch_execute("select setval('rowcast.quiet', 0)").await.unwrap();
     world.run("insert into scores values (5, 1)").await;
     everyone.until("both", |r| r.row("4").is_some() && r.row("5").is_some()).await;

@@ -144,10 +144,13 @@ async fn trap_40_writers_never_wait_beside_a_dump() {
     }
     // more than once round the three tables, then again and again against the lock
     let sql = world.sql().await;
+    // the rotation does not wait either
+    sql.batch_execute("set lock_timeout = '2 s'").await.unwrap();
     let mut held = 0;
     while held < 300 {
         let did = rotate(&sql, "1 ms").await;
         assert!(!did.starts_with("emptied"), "{did}");
+        assert!(writers.iter().all(|writer| !writer.is_finished()), "a writer waited");
         if did.starts_with("held back: log_") {
             assert!(did.contains("process"), "{did}");
             held += 1;

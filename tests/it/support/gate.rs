@@ -112,37 +112,40 @@ async fn carry(client: TcpStream, target: SocketAddr, mode: watch::Receiver<Gate
     }
 }
 
+/// Closes the list of what was heard; a channel of its own, so that no gateway is woken by it.
+const UNTIL_HERE: &str = "until_here";
+
 /// What a session of the test's own hears on the doorbell's channel.
 pub struct Ear {
-    heard: tokio::sync::mpsc::Receiver<(i32, String)>,
+    heard: tokio::sync::mpsc::Receiver<String>,
     client: tokio_postgres::Client,
 }
 
 impl Ear {
-    /// Listens on a channel.
-    pub async fn on(url: &str, channel: &str) -> Ear {
+    /// Listens.
+    pub async fn on(url: &str) -> Ear {
         let (client, mut connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         let (tell, heard) = tokio::sync::mpsc::channel(10_000);
         tokio::spawn(async move {
             let mut messages = futures_util::stream::poll_fn(move |cx| connection.poll_message(cx));
             while let Some(Ok(message)) = futures_util::StreamExt::next(&mut messages).await {
                 if let tokio_postgres::AsyncMessage::Notification(n) = message {
-                    let _ = tell.send((n.process_id(), n.payload().to_owned())).await;
+                    let _ = tell.send(n.channel().to_owned()).await;
                 }
             }
         });
-        client.batch_execute(&format!("listen {channel}")).await.unwrap();
+        client.batch_execute(&format!("listen rowcast; listen {UNTIL_HERE}")).await.unwrap();
         Ear { heard, client }
     }
 
-    /// How often it rang until now: notifications arrive in commit order, so one of our own closes the list.
-    pub async fn rung(&mut self, channel: &str) -> usize {
-        self.client.batch_execute(&format!("select pg_notify('{channel}', 'until here')")).await.unwrap();
+    /// How often it rang since the last question: notifications arrive in commit order.
+    pub async fn rung(&mut self) -> usize {
+        self.client.batch_execute(&format!("notify {UNTIL_HERE}")).await.unwrap();
         let mut count = 0;
         loop {
             let next = tokio::time::timeout(Duration::from_secs(10), self.heard.recv()).await;
             match next.expect("our own notification").unwrap() {
-                (_, payload) if payload == "until here" => return count,
+                channel if channel == UNTIL_HERE => return count,
                 _ => count += 1,
             }
         }

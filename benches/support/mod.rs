@@ -1,0 +1,15 @@
+//! What the bench programs share: a private server, a gateway process, clocks of the processor, tables of numbers.
+//!
+//! Must not know: what is measured. Invariant: everything started here ends with the program.
+
+#![allow(dead_code, reason = "each program uses its part")]
+
+pub(crate) mod cpu;
+pub(crate) mod gateway;
+pub(crate) mod pgbench;
+pub(crate) mod report;
+pub(crate) mod server;
+pub(crate) mod sse;
+
+/// A bench that cannot be run says why and ends.
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
