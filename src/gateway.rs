@@ -107,7 +107,8 @@ impl Gateway {
         };
         let server = http::serve(listener, app, pages, settings.workers, settings.drain).map_err(listen)?;
         let handle = server.handle();
-        core.tasks.spawn("http server", async move {
+        // not cancelled with the rest: dropped, it would cut the answers that it is asked to let end
+        core.tasks.spawn_to_end("http server", async move {
             let _ = server.await;
         });
         Ok(Gateway { core, address, server: handle, drain: settings.drain })
