@@ -1,5 +1,5 @@
 -- Make the next tick, if this gateway has applied the newest one and the log holds rows after it.
--- $1 id of the newest tick this gateway has applied, $2 lease in ms: for so long writers need not ring; 0 leaves the lease as it is.
+-- $1 id of the newest tick this gateway has applied, $2 lease in ms: for so long writers need not ring; 0: they ring.
 -- Returns the newest tick, made or found: id, nonce, prev_id, snap, at, made. No row only while history is begun again.
 -- One statement, so that the test and the snapshot are of one moment. Nothing pending: writes nothing, takes no transaction id.
 -- A second leader gets 23505 on prev_id. Run it alone in its transaction, READ COMMITTED, synchronous_commit = on, and publish after the commit.
@@ -11,7 +11,7 @@ with last as materialized (
   from last
   where last.id = $1::bigint and rowcast.pending(last.snap, pg_current_snapshot())
   returning id, nonce, prev_id, snap, at,
-    case when $2::bigint > 0 then setval('rowcast.quiet', (extract(epoch from clock_timestamp()) * 1000)::bigint + $2::bigint) else 0 end as lease
+    setval('rowcast.quiet', case when $2::bigint > 0 then (extract(epoch from clock_timestamp()) * 1000)::bigint + $2::bigint else 0 end) as lease
 )
 select id, nonce, prev_id, snap::text as snap, at, true as made from made where lease is not null
 union all

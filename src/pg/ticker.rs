@@ -246,7 +246,7 @@ impl Session<'_> {
     }
 
     /// Makes a tick if anything is pending; publishes it. True when there was one. Writers are mute for `lease` after
-    /// it; zero leaves them as they are.
+    /// it; zero: they ring, whatever lease somebody left.
     async fn step(&mut self, lease: Duration) -> Result<bool, PgError> {
         let position = self.ticker.hub.position().map_or(0, |p| p.tick);
         let lease = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
