@@ -59,6 +59,12 @@ impl Core {
         };
         let hub = Hub::new(Arc::new(store.clone()), options, tasks.clone());
         store.serve(&hub);
+        tasks.spawn("cache housekeeping", async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                store.tidy().await;
+            }
+        });
         let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
         tasks.spawn("doorbell", doorbell::listen(direct.clone(), pool.clone(), bell.clone(), tasks.clone()));
         let ticker = Ticker {

@@ -421,6 +421,10 @@ async fn rotate(pool: &Pool, retention: Duration) -> Result<(), PgError> {
         .query_typed("select rowcast.rotate(pg_catalog.make_interval(secs => $1))", &[(&seconds, Type::FLOAT8)])
         .await?;
     let did: Option<&str> = rows.first().map(|row| row.try_get(0)).transpose()?;
-    tracing::debug!(did, "log rotation");
+    if did.is_some_and(|did| did.starts_with("held back")) {
+        tracing::warn!(did, "the log cannot be emptied yet");
+    } else {
+        tracing::debug!(did, "log rotation");
+    }
     Ok(())
 }
