@@ -175,6 +175,8 @@ impl Witness {
                     // whoever waits for the first rows waits
                     if witness.journal.settled.is_some() {
                         witness.reconnect().await;
+                    } else {
+                        witness.plan_move();
                     }
                 }
                 None => {}
