@@ -59,6 +59,12 @@ impl Core {
         };
         let hub = Hub::new(Arc::new(store.clone()), options, tasks.clone());
         store.serve(&hub);
+        tasks.spawn("cache housekeeping", async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                store.tidy().await;
+            }
+        });
         let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
         tasks.spawn("doorbell", doorbell::listen(direct.clone(), pool.clone(), bell.clone(), tasks.clone()));
         let ticker = Ticker {
@@ -107,7 +113,8 @@ impl Gateway {
         };
         let server = http::serve(listener, app, pages, settings.workers, settings.drain).map_err(listen)?;
         let handle = server.handle();
-        core.tasks.spawn("http server", async move {
+        // not cancelled with the rest: dropped, it would cut the answers that it is asked to let end
+        core.tasks.spawn_to_end("http server", async move {
             let _ = server.await;
         });
         Ok(Gateway { core, address, server: handle, drain: settings.drain })

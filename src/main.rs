@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use rowcast::cli::{self, Cli};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -11,7 +12,10 @@ fn main() -> ExitCode {
         anstream::eprintln!("rowcast: `--log {}` is not a filter; try `info` or `rowcast=debug`", cli.log_filter());
         return ExitCode::from(2);
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if cli.log_json {
         log.json().init();
     } else {

@@ -66,6 +66,16 @@ impl Tasks {
         self.tracker.spawn_on(task, &self.runtime);
     }
 
+    /// Runs a task that ends by itself once it is told in its own way: shutdown waits for it and does not cut it off.
+    pub fn spawn_to_end(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let running = Running::new(name, &self.names);
+        let task = async move {
+            let _running = running;
+            task.await;
+        };
+        self.tracker.spawn_on(task, &self.runtime);
+    }
+
     /// Runs a task the process is useless without: when it ends before shutdown, everything stops.
     pub fn spawn_critical(&self, name: &'static str, task: impl Future<Output = String> + Send + 'static) {
         let (stop, failed) = (self.stop.clone(), self.failed.clone());

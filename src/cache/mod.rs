@@ -3,7 +3,7 @@
 //! Must not know: SQL, transports. Invariant: what is cached is immutable (what happened between two ticks), so it is
 //! never stale, only no longer asked for.
 
-use crate::change::{Batch, Position};
+use crate::change::{Batch, Net, Position, TableBatch};
 use moka::future::Cache;
 use std::future::Future;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ pub struct MissedCache(Cache<Position, Option<Arc<Batch>>>);
 /// shapes' rings.
 const KEPT: Duration = Duration::from_secs(2);
 
-/// Batches kept at most; each is bounded by the range read's budget.
-const ENTRIES: u64 = 64;
+/// Bytes of images kept at most. A larger batch is read by each who asks.
+const BYTES: u64 = 128 << 20;
 
 impl Default for MissedCache {
     fn default() -> MissedCache {
-        MissedCache(Cache::builder().max_capacity(ENTRIES).time_to_live(KEPT).build())
+        MissedCache(Cache::builder().max_capacity(BYTES).weigher(|_, batch| weight(batch)).time_to_live(KEPT).build())
     }
 }
 
@@ -32,12 +32,11 @@ impl MissedCache {
     ///
     /// # Errors
     /// The error of `read`, to all who waited for it.
-    pub async fn get<E: Clone + Send + Sync + 'static>(
-        &self,
-        from: Position,
-        floor: i64,
-        read: impl Future<Output = Result<Option<Arc<Batch>>, E>> + Send,
-    ) -> Result<Option<Arc<Batch>>, E> {
+    pub async fn get<E, F>(&self, from: Position, floor: i64, read: impl Fn() -> F) -> Result<Option<Arc<Batch>>, E>
+    where
+        E: Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Option<Arc<Batch>>, E>> + Send,
+    {
         let reaches = |batch: &Option<Arc<Batch>>| batch.as_ref().is_some_and(|b| b.to.position.tick >= floor);
         if let Some(batch) = self.0.get(&from).await {
             if reaches(&batch) {
@@ -45,11 +44,35 @@ impl MissedCache {
             }
             self.0.invalidate(&from).await;
         }
-        let batch = self.0.try_get_with(from, read).await.map_err(|e| E::clone(&e))?;
-        if batch.is_none() {
-            // the position may become known a moment later: another gateway's tick on its way to us
-            self.0.invalidate(&from).await;
+        let batch = self.0.try_get_with(from, read()).await.map_err(|e| E::clone(&e))?;
+        if reaches(&batch) {
+            return Ok(batch);
         }
-        Ok(batch)
+        // unknown: it may become known a moment later, another gateway's tick on its way to us
+        self.0.invalidate(&from).await;
+        if batch.is_none() {
+            return Ok(None);
+        }
+        // the read that was shared began before this one's shape was registered
+        read().await
     }
+
+    /// Drops what is past its time: moka does so only when it is used.
+    pub async fn tidy(&self) {
+        self.0.run_pending_tasks().await;
+    }
+}
+
+fn weight(batch: &Option<Arc<Batch>>) -> u32 {
+    let images =
+        |net: &Net| [&net.before, &net.after].into_iter().flatten().map(bytes::Bytes::len).sum::<usize>() + 128;
+    let bytes: usize = batch
+        .iter()
+        .flat_map(|batch| batch.tables.values())
+        .map(|part| match part {
+            TableBatch::Changes(nets) => nets.iter().map(images).sum(),
+            TableBatch::Reload(_) => 0,
+        })
+        .sum();
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -3,7 +3,7 @@
 use super::CliError;
 use crate::config::ServeArgs;
 use crate::gateway::Gateway;
-use crate::pg::{Backoff, migrate};
+use crate::pg::{Backoff, PgError, migrate};
 
 pub(super) async fn serve(args: ServeArgs, migrate_first: bool) -> Result<(), CliError> {
     let settings = args.settings()?;
@@ -36,7 +36,11 @@ async fn apply(url: &str) -> Result<(), CliError> {
                 tracing::info!(migrations = applied.join(", "), "migrated");
                 return Ok(());
             }
-            Err(error @ crate::pg::PgError::Unreachable(_)) => {
+            // not there yet, starting up, or all connections taken
+            Err(error)
+                if matches!(error, PgError::Unreachable(_))
+                    || error.sqlstate().is_some_and(|s| s.starts_with("57") || s.starts_with("53")) =>
+            {
                 tracing::warn!(%error, "cannot migrate yet, trying again");
                 backoff.wait().await;
             }

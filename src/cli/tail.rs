@@ -93,6 +93,13 @@ struct Line<'a> {
     at: Option<&'a str>,
     #[serde(default)]
     reason: Option<&'a str>,
+    #[serde(default)]
+    problem: Option<ProblemLine>,
+}
+
+#[derive(Deserialize)]
+struct ProblemLine {
+    detail: String,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +114,9 @@ struct RowLine<'a> {
 
 fn readable(line: &[u8], out: &mut impl Write) -> Result<(), CliError> {
     let line: Line<'_> = serde_json::from_slice(line).map_err(|e| CliError::Ended(e.to_string()))?;
+    if let Some(problem) = line.problem {
+        return Err(CliError::Ended(problem.detail));
+    }
     if let Some(reason) = line.reason {
         writeln!(out, "{}", format!("-- {}: {reason}, all rows follow", line.kind).yellow())?;
     }

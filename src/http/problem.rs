@@ -46,7 +46,6 @@ const TITLES: &[(&str, &str)] = &[
     ("unavailable", "the database cannot be read now"),
     ("shutting-down", "the gateway is shutting down"),
     ("not-ready", "the gateway is not ready"),
-    ("internal", "internal error"),
 ];
 
 impl Problem {
@@ -77,6 +76,12 @@ impl Problem {
     #[must_use]
     pub fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
     }
 
     /// The JSON document.

@@ -66,7 +66,11 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
     if !ready(&app).await {
         return Ok(sse::farewell("not-ready"));
     }
-    check(&app, &params.requests)?;
+    match check(&app, &params.requests) {
+        // passes; an EventSource that got it as a status would never come back
+        Err(problem) if problem.status() == 503 => return Ok(sse::farewell(problem.code())),
+        checked => checked?,
+    }
     let mut session = match Session::open(app.hub.clone(), Access::Public, params.requests, begin).await {
         Ok(session) => session,
         Err(error) => {

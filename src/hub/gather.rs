@@ -17,21 +17,45 @@ use std::collections::HashMap;
 pub(super) struct Gather {
     changes: HashMap<Key, WireRow>,
     bytes: usize,
+    /// Bytes above which nothing more is kept.
+    limit: usize,
+    /// More came than is kept.
+    full: bool,
     /// The newest tick that was gathered.
     newest: Option<Position>,
     spoiled: bool,
 }
 
 impl Gather {
+    /// Keeps about `limit` bytes.
+    #[must_use]
+    pub(super) fn new(limit: usize) -> Gather {
+        Gather { limit, ..Gather::default() }
+    }
+
     /// Adds one tick's changes.
     pub(super) fn add(&mut self, tick: Position, rows: impl Iterator<Item = WireRow>) {
         self.newest = Some(tick);
+        if self.spoiled || self.full {
+            return;
+        }
         for row in rows {
             self.bytes += size(&row);
             if let Some(older) = self.changes.insert(row.key.clone(), row) {
                 self.bytes -= size(&older);
             }
         }
+        if self.bytes > self.limit {
+            self.full = true;
+            self.changes = HashMap::new();
+            self.bytes = 0;
+        }
+    }
+
+    /// Came more than is kept? Then what is being read cannot be brought forward.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Marks what is being read as useless.
@@ -54,6 +78,7 @@ impl Gather {
     }
 
     /// Memory held, nearly.
+    #[cfg(test)]
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -173,7 +198,7 @@ mod tests {
             let mut rows = Rows::new(read);
             let middle = a + splits % (c - a + 1);
             for part in [&history[a..middle], &history[middle..c]] {
-                let mut gather = Gather::default();
+                let mut gather = Gather::new(usize::MAX);
                 for change in part {
                     gather.add(Position { tick: 1, nonce: 0 }, std::iter::once(change.clone()));
                 }

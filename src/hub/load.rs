@@ -30,7 +30,7 @@ impl Hub {
             if state.gather.is_some() || state.closed.is_some() {
                 return;
             }
-            state.gather = Some(Gather::default());
+            state.gather = Some(Gather::new(self.options.gather_bytes));
         }
         let load = Load {
             shape: shape.clone(),
@@ -96,7 +96,7 @@ impl Load {
         let loaded = {
             let _turn = self.reads.acquire().await;
             // from here on every change is either in the rows or gathered
-            self.shape.lock().gather = Some(Gather::default());
+            self.shape.lock().gather = Some(Gather::new(self.gather_bytes));
             self.source.snapshot(self.shape.spec.clone()).await?
         };
         let Loaded { rows, join } = loaded;
@@ -146,7 +146,7 @@ impl Load {
     fn finish(&self, rows: &mut Rows, messages: Arc<[Message]>, at: Position, force: bool) -> bool {
         let mut state = self.shape.lock();
         let Some(gather) = &mut state.gather else { return true };
-        if gather.is_spoiled() {
+        if gather.is_spoiled() || gather.is_full() {
             return false;
         }
         let newest = gather.newest();
@@ -165,13 +165,15 @@ impl Load {
         state.gather = None;
         state.resetting = false;
         state.snapshot_at = Some(Instant::now());
+        if audience == Audience::All {
+            state.repaired_at = Instant::now();
+        }
         state.ring.push(Entry { kind: EntryKind::Snapshot(audience), position: at, messages });
         true
     }
 
     fn check_gathered(&self) -> Result<(), SourceError> {
-        let held = self.shape.lock().gather.as_ref().map_or(0, Gather::bytes);
-        if held > self.gather_bytes {
+        if self.shape.lock().gather.as_ref().is_some_and(Gather::is_full) {
             return Err(SourceError {
                 code: "snapshot-too-busy",
                 detail: "the table changes faster than its snapshot can be read; narrow the filter".to_owned(),
@@ -219,7 +221,7 @@ impl Load {
             let mut state = self.shape.lock();
             state.gather = None;
             // tried again a period later, not at once
-            state.snapshot_at = Some(Instant::now());
+            state.repaired_at = Instant::now();
             state.resetting
         };
         if resetting {

@@ -21,7 +21,7 @@ use shape::{Published, SpecKey};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// How many past positions are known without asking the database. At 200 ticks/s half a minute: longer than a
 /// client needs to reconnect.
@@ -235,18 +235,26 @@ impl Hub {
         }
     }
 
-    /// The shape of `spec`, registered, and the tick up to which it must be brought by other means. None before the
-    /// first tick, and when the table is another one since `spec` was made.
-    fn shape(&self, spec: Spec) -> Option<(Arc<Shape>, Tick)> {
+    /// The shape of `spec` with `waker` registered, and the tick up to which a subscriber must be brought by other
+    /// means. None before the first tick, and when the table is another one since `spec` was made.
+    ///
+    /// Registered under the hub's lock: a shape found here may be one that housekeeping is about to drop as idle.
+    fn shape(&self, spec: Spec, waker: Arc<Notify>) -> Option<(Arc<Shape>, u64, Tick)> {
         let mut inner = self.inner();
         let listed = inner.listed.clone()?;
         inner.tables.get(spec.table.relid).filter(|t| t.fingerprint == spec.table.fingerprint)?;
+        let key = spec.key();
+        if inner.shapes.get(&key).is_some_and(|shape| shape.lock().closed.is_some()) {
+            // its snapshot failed while everybody waited for one: the next who asks gets a fresh one
+            inner.shapes.remove(&key);
+        }
         let shape = inner
             .shapes
-            .entry(spec.key())
+            .entry(key)
             .or_insert_with(|| Arc::new(Shape::new(spec, listed.position.tick, self.options.ring_bytes)))
             .clone();
-        Some((shape, listed))
+        let waker = shape.register(waker);
+        Some((shape, waker, listed))
     }
 
     /// The newest tick whose batch is published or being published.
@@ -276,7 +284,7 @@ impl Hub {
                 }
                 !period.is_zero()
                     && state.subscribers() > 0
-                    && state.snapshot_at.is_some_and(|at| at.elapsed() >= period)
+                    && state.repaired_at.elapsed() >= period.mul_f64(state.share)
             };
             if due {
                 self.load(&shape, ring::Audience::All);

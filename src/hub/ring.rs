@@ -8,6 +8,9 @@ use crate::wire::Message;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Entries kept at most, however small: on a quiet shape the emptied repair snapshots would pile up for ever.
+const MAX_ENTRIES: usize = 4096;
+
 /// Who an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
@@ -117,7 +120,7 @@ impl Ring {
             self.bytes += entry.bytes();
         }
         self.entries.push_back(entry);
-        while self.bytes > self.capacity && self.entries.len() > 1 {
+        while (self.bytes > self.capacity && self.entries.len() > 1) || self.entries.len() > MAX_ENTRIES {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.first += 1;
             self.floor = oldest.position.tick;

@@ -165,6 +165,10 @@ pub(super) struct State {
     next_waker: u64,
     /// When the last snapshot was put into the ring.
     pub(super) snapshot_at: Option<Instant>,
+    /// When everybody last got a snapshot, or the shape came to be.
+    pub(super) repaired_at: Instant,
+    /// Part of the repair period that this shape takes, so that shapes made at one moment are not read at one.
+    pub(super) share: f64,
     /// When the last subscriber left.
     pub(super) idle_since: Option<Instant>,
 }
@@ -182,6 +186,8 @@ impl Shape {
                 wakers: HashMap::new(),
                 next_waker: 0,
                 snapshot_at: None,
+                repaired_at: Instant::now(),
+                share: rand::random_range(0.75..1.0),
                 idle_since: Some(Instant::now()),
             }),
         }

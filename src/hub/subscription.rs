@@ -80,8 +80,7 @@ impl Hub {
         start: Start,
         waker: Arc<Notify>,
     ) -> Result<Option<Subscription>, SourceError> {
-        let Some((shape, listed)) = self.shape(spec) else { return Ok(None) };
-        let waker = shape.register(waker);
+        let Some((shape, waker, listed)) = self.shape(spec, waker) else { return Ok(None) };
         let mut sub = Subscription { hub: self.clone(), shape, waker, cursor: 0, joining: false, backlog: None };
         match start {
             Start::Snapshot => sub.join(0),
@@ -120,23 +119,28 @@ impl Subscription {
 
     /// Continues after `tick`; with a reset when the ring does not reach back that far.
     fn follow(&mut self, tick: i64) {
-        let after = self.shape.lock().ring.after(tick);
-        let Some(cursor) = after else {
-            self.reset(ResetReason::Slow);
-            return;
-        };
-        self.cursor = cursor;
+        match self.place(tick) {
+            Some(cursor) => self.cursor = cursor,
+            None => self.reset(ResetReason::Slow),
+        }
+    }
+
+    /// Where in the ring the stream goes on after `tick`. None when the ring does not reach back that far, and when
+    /// the shape waits for a snapshot that the ring does not announce behind `tick`: changes are not told until then.
+    fn place(&self, tick: i64) -> Option<u64> {
+        let state = self.shape.lock();
+        let cursor = state.ring.after(tick)?;
+        (!state.resetting || cursor < state.ring.end()).then_some(cursor)
     }
 
     async fn resume(&mut self, position: Position) -> Result<(), SourceError> {
         // an unknown position of the future is found out below
         self.wait_for(position).await;
-        if self.hub.knows(position) {
-            let cursor = self.shape.lock().ring.after(position.tick);
-            if let Some(cursor) = cursor {
-                self.cursor = cursor;
-                return Ok(());
-            }
+        if self.hub.knows(position)
+            && let Some(cursor) = self.place(position.tick)
+        {
+            self.cursor = cursor;
+            return Ok(());
         }
         // Taken now and not when the shape was registered: after the wait that may lie before the position, and a
         // tick that went over it would be told from the tick before: a row that came and went in it stays for ever.
@@ -169,6 +173,8 @@ impl Subscription {
                     // that another subscription of the session must not give out a position between.
                     self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });
                 }
+                // it may be on its way into the ring at this moment, and would be told twice
+                self.wait_for(batch.to.position).await;
                 self.follow(batch.to.position.tick);
             }
         }

@@ -8,7 +8,7 @@ use crate::tasks::Tasks;
 use deadpool_postgres::Pool;
 use futures_util::{FutureExt, StreamExt, stream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
@@ -37,9 +37,7 @@ pub struct Bell {
     data: AtomicBool,
     tick: AtomicBool,
     working: AtomicBool,
-    /// Notifications heard, for the metrics.
-    heard: AtomicI64,
-    /// Of these, rung by writers.
+    /// How often writers rang.
     rings: AtomicU64,
 }
 
@@ -89,7 +87,6 @@ impl Bell {
     }
 
     fn heard(&self, channel: &str) {
-        self.heard.fetch_add(1, Ordering::Relaxed);
         match channel {
             DATA => {
                 self.rings.fetch_add(1, Ordering::Relaxed);

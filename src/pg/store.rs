@@ -41,6 +41,11 @@ impl Store {
         let _ = self.hub.set(Arc::downgrade(hub));
     }
 
+    /// Gives back what is not asked for any more; to be called now and then.
+    pub async fn tidy(&self) {
+        self.missed.tidy().await;
+    }
+
     fn tables(&self) -> Arc<Tables> {
         self.hub.get().and_then(Weak::upgrade).map(|hub| hub.tables()).unwrap_or_default()
     }
@@ -57,9 +62,11 @@ impl Store {
         let table = &spec.table;
         let name = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
         // Locks first, snapshot second: an older snapshot reads an empty table after a TRUNCATE or a rewriting ALTER,
-        // and an emptied log. LOCK itself takes no snapshot.
-        let begin =
-            format!("lock table {name}, rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; {NOTATION}");
+        // and an emptied log. LOCK itself takes no snapshot. Whoever holds the table exclusively holds up its own
+        // subscribers, not the few reads that all tables share: after 2 s it is tried again later.
+        let begin = format!(
+            "set local lock_timeout = '2s'; lock table {name}, rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; {NOTATION}"
+        );
         transaction.batch_execute(&begin).await.map_err(PgError::from)?;
         let join = join_of(&transaction).await?;
         let filter = spec.filter.to_sql("t", 1);
@@ -112,8 +119,9 @@ impl Source for Store {
         let store = self.clone();
         Box::pin(async move {
             let reader = store.clone();
-            let read = Box::pin(async move { reader.read_missed(from, &to).await.map_err(SourceError::from) });
-            let batch = store.missed.get(from, floor, read).await?;
+            let read = || async { reader.read_missed(from, &to).await.map_err(SourceError::from) };
+            // boxed: it is large, and most sessions never come here
+            let batch = Box::pin(store.missed.get(from, floor, read)).await?;
             Ok(batch.map_or(Missed::Unknown, Missed::Batch))
         })
     }

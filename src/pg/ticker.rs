@@ -42,6 +42,10 @@ const ARMING_MAX: Duration = Duration::from_millis(250);
 /// A follower that sees changes pending and no tick for so long ends the leader's session.
 const LEADER_STUCK: Duration = Duration::from_secs(2);
 
+/// A session that got no answer for so long is given up: a peer that acknowledges bytes and never answers (a stopped
+/// server, a proxy gone wrong) looks alive to TCP. Longer than the longest batch takes to read.
+const SILENT: Duration = Duration::from_secs(30);
+
 /// How often the catalog is compared, for changes of tables that fire no trigger.
 const CATALOG_EVERY: Duration = Duration::from_secs(3);
 
@@ -112,18 +116,21 @@ impl Ticker {
         let mut session = Session { ticker: self, client, statements, catalog_at: None, rotated_at: Instant::now() };
         session.catalog(true).await?;
         session.take_position().await?;
+        self.hub.confirm();
         backoff.reset();
-        loop {
-            if session.try_lead().await? {
-                tracing::info!("leading: this gateway makes the ticks");
-                self.status.connected(Role::Leader);
-                session.lead().await?;
-            } else {
-                tracing::info!("following: another gateway makes the ticks");
-                self.status.connected(Role::Follower);
-                session.follow().await?;
-            }
+        tokio::select! {
+            ended = session.serve() => ended,
+            silent = self.silence() => Err(PgError::Unreachable(format!("no answer for {} s", silent.as_secs()))),
         }
+    }
+
+    /// Ends when the database has confirmed nothing for [`SILENT`], or two safety polls if these are rarer.
+    async fn silence(&self) -> Duration {
+        let limit = SILENT.max(self.options.safety_poll * 2);
+        while self.hub.lag().is_none_or(|lag| lag < limit) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        limit
     }
 }
 
@@ -137,6 +144,21 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Leads or follows for ever.
+    async fn serve(&mut self) -> Result<std::convert::Infallible, PgError> {
+        loop {
+            if self.try_lead().await? {
+                tracing::info!("leading: this gateway makes the ticks");
+                self.ticker.status.connected(Role::Leader);
+                self.lead().await?;
+            } else {
+                tracing::info!("following: another gateway makes the ticks");
+                self.ticker.status.connected(Role::Follower);
+                self.follow().await?;
+            }
+        }
+    }
+
     /// Continues from the hub's position if the database still knows it, otherwise begins at the newest tick.
     async fn take_position(&mut self) -> Result<(), PgError> {
         let last = self.last_tick().await?;
@@ -399,6 +421,10 @@ async fn rotate(pool: &Pool, retention: Duration) -> Result<(), PgError> {
         .query_typed("select rowcast.rotate(pg_catalog.make_interval(secs => $1))", &[(&seconds, Type::FLOAT8)])
         .await?;
     let did: Option<&str> = rows.first().map(|row| row.try_get(0)).transpose()?;
-    tracing::debug!(did, "log rotation");
+    if did.is_some_and(|did| did.starts_with("held back")) {
+        tracing::warn!(did, "the log cannot be emptied yet");
+    } else {
+        tracing::debug!(did, "log rotation");
+    }
     Ok(())
 }

@@ -9,7 +9,7 @@ mod request;
 pub use request::{Access, Refusal, Request};
 
 use crate::change::Position;
-use crate::hub::{Hub, Piece, PieceKind, SourceError, Start, Subscription};
+use crate::hub::{Hub, Piece, PieceKind, ResetReason, SourceError, Start, Subscription};
 use crate::wire::{Message, message};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +65,10 @@ pub struct Session {
     greet: bool,
     /// The last pass left nothing behind.
     current: bool,
+    /// The head that the last pass saw.
+    seen: Option<Position>,
+    /// Problems that are not told yet.
+    refused: Vec<(usize, Arc<[Message]>)>,
 }
 
 impl Session {
@@ -84,8 +88,18 @@ impl Session {
         };
         let subs = requests.into_iter().map(|request| Sub { request, running: None, told: false }).collect();
         let waker = Arc::new(Notify::new());
-        let mut session =
-            Session { hub, access, waker, subs, position, quiet_since: Instant::now(), greet: false, current: false };
+        let mut session = Session {
+            hub,
+            access,
+            waker,
+            subs,
+            position,
+            quiet_since: Instant::now(),
+            greet: false,
+            current: false,
+            seen: None,
+            refused: Vec::new(),
+        };
         let starting = session.subs.iter().map(|sub| session.start(&sub.request, start));
         let started = futures_util::future::join_all(starting).await;
         for (i, started) in started.into_iter().enumerate() {
@@ -94,7 +108,11 @@ impl Session {
                     session.subs[i].told = running.is_live();
                     session.subs[i].running = Some(running);
                 }
-                Err(refusal) => tracing::debug!(%refusal, "a subscription was refused while it started"),
+                // it was fine a moment ago, when the request was checked
+                Err(refusal) => {
+                    let told = problem(refusal.code(), refusal.status(), &refusal.to_string());
+                    session.refused.push((i, told));
+                }
             }
         }
         Ok(session)
@@ -145,16 +163,26 @@ impl Session {
 
     /// Waits until [`Session::pass`] may have something; for ever when no subscription is left.
     pub async fn wait(&mut self) {
+        if !self.current {
+            // the last pass stopped at its measure
+            return;
+        }
         let mut head = self.hub.head();
         // a backlog read ahead of the head, and a position behind it, wait for the head and nothing else
-        let at = self.hub.position();
+        let seen = self.seen;
         tokio::select! {
             () = self.waker.notified() => {}
-            _ = head.wait_for(|head| head.as_ref().map(|t| t.position) != at) => {}
+            _ = head.wait_for(|head| head.as_ref().map(|t| t.position) != seen) => {}
         }
     }
 
-    /// Has every subscription been told everything up to the tick at hand?
+    /// May the client come back to the tick at hand? Not when a subscription ended: coming back, it would be taken for
+    /// one that holds its rows.
+    fn is_resumable(&self) -> bool {
+        self.subs.iter().all(|s| s.running.is_some() && s.told)
+    }
+
+    /// Has every subscription that goes on been told everything up to the tick at hand?
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.subs.iter().filter(|s| s.running.is_some()).all(|s| s.told)
@@ -174,6 +202,11 @@ impl Session {
             }
             if self.is_empty() {
                 return None;
+            }
+            if !self.current {
+                // it skipped what means nothing to a subscription that waits, and stopped at its measure
+                tokio::task::yield_now().await;
+                continue;
             }
             if due {
                 // after the pass, which moved the position past what did not match in all this time
@@ -196,7 +229,12 @@ impl Session {
     pub async fn pass(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         self.reopen(&mut events).await;
+        for (i, messages) in std::mem::take(&mut self.refused) {
+            self.tell(i, messages, &mut events);
+        }
+        self.current = true;
         let Some(head) = self.hub.position() else { return events };
+        self.seen = Some(head);
         let running = || self.subs.iter().filter_map(|s| s.running.as_ref());
         // one limit for all, so that the tick it stops at is complete in every subscription
         let limit = running().map(|sub| sub.limit(head.tick, PASS_BYTES)).min().unwrap_or(head.tick);
@@ -216,7 +254,7 @@ impl Session {
             self.say(*i, piece.clone(), tick_ends, &mut events);
         }
         self.current = limit == head.tick;
-        if self.is_live() && self.current && self.position.is_none_or(|p| p.tick <= head.tick) {
+        if self.is_resumable() && self.current && self.position.is_none_or(|p| p.tick <= head.tick) {
             self.position = Some(head);
         }
         if !events.is_empty() {
@@ -235,7 +273,9 @@ impl Session {
             PieceKind::Data => sub.told = true,
         }
         let label = sub.request.sub.clone();
-        let resumable = tick_ends && piece.kind == PieceKind::Data && self.is_live();
+        // a snapshot may stand at a tick that a session, by cursor, has already been told to be past
+        let forward = self.position.is_none_or(|p| p.tick <= piece.position.tick);
+        let resumable = tick_ends && piece.kind == PieceKind::Data && forward && self.is_resumable();
         for message in piece.messages.iter() {
             let id = (resumable && message.is_last()).then_some(piece.position);
             self.position = id.or(self.position);
@@ -248,7 +288,11 @@ impl Session {
         for i in 0..self.subs.len() {
             let Some(reason) = self.subs[i].running.as_ref().and_then(Subscription::closed) else { continue };
             let request = self.subs[i].request.clone();
-            let problem = match self.start(&request, Start::Snapshot).await {
+            if reason == ResetReason::Expired {
+                // another history: its ticks are not comparable
+                self.position = None;
+            }
+            let (code, status, detail) = match self.start(&request, Start::Snapshot).await {
                 Ok(Ok(running)) => {
                     self.subs[i].running = Some(running);
                     self.subs[i].told = false;
@@ -259,10 +303,7 @@ impl Session {
                 Err(error) => (error.code, 503, error.detail),
             };
             self.subs[i].running = None;
-            let (code, status, detail) = problem;
-            let members = serde_json::json!({ "type": format!("/problems/{code}"), "title": "the subscription ended",
-                "status": status, "code": code, "detail": detail });
-            self.tell(i, message::problem(serde_json::json!({ "problem": members })), events);
+            self.tell(i, problem(code, status, &detail), events);
         }
     }
 
@@ -272,7 +313,14 @@ impl Session {
     }
 
     fn cursor(&self) -> Event {
-        let position = self.position.filter(|_| self.is_live());
+        let position = self.position.filter(|_| self.is_resumable());
         Event::Cursor { position, lag: self.hub.lag().unwrap_or_default() }
     }
+}
+
+/// The end of one subscription.
+fn problem(code: &str, status: u16, detail: &str) -> Arc<[Message]> {
+    let members = serde_json::json!({ "type": format!("/problems/{code}"), "title": "the subscription ended",
+        "status": status, "code": code, "detail": detail });
+    message::problem(serde_json::json!({ "problem": members }))
 }

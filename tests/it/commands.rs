@@ -1,7 +1,7 @@
 //! The command line: what it prints, how it ends.
 
 use crate::support::client::SseEvent;
-use crate::support::{GatewayProcess, LongPoll, Sse, World};
+use crate::support::{GatewayProcess, LongPoll, Sse, World, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::process::{Output, Stdio};
@@ -92,6 +92,7 @@ async fn sigterm_says_bye_in_whole_events_and_ends_within_the_drain() {
     first.until("an empty table", |r| r.position.is_some()).await;
     poll.wait = 50;
     let waiting = tokio::spawn(async move { crate::support::Client::advance(&mut poll).await });
+    eventually("the poll waits there", || async { gateway.readyz().await["subscriptions"] == 2 }).await;
     // changes of many bytes are on their way while it stops
     let url = world.url.clone();
     let writing = tokio::spawn(async move {

@@ -49,7 +49,7 @@ async fn the_matcher_says_what_postgres_says() {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse().expect("a number"));
     let seed = crate::support::seed();
     let report = run(&client, seed, number("ROWCAST_ORACLE_ROUNDS").unwrap_or(ROUNDS)).await;
-    println!("{report:?}");
+    eprintln!("{report:?}");
 }
 
 /// Runs `rounds` rounds and panics, naming the seed, at the first difference.
@@ -58,7 +58,6 @@ pub(crate) async fn run(client: &Client, seed: u64, rounds: u64) -> Report {
     let mut report = Report::default();
     for round in 0..rounds {
         let seed = seed.wrapping_add(round);
-        println!("filter oracle: ROWCAST_SEED={seed}");
         self::round(client, &world, seed, &mut report).await;
     }
     assert!(report.selected * 50 > report.cases, "filters select next to nothing: {report:?}");

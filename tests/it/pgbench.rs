@@ -158,9 +158,11 @@ async fn clients_survive_a_killed_gateway_under_pgbench() {
         "{sampled} ticks sampled ({} lost to the leader), {checked} states of clients checked ({rows} rows), 0 inconsistent",
         oracle.late
     );
-    for report in &reports {
+    for (i, report) in reports.iter().enumerate() {
         assert!(report.resets.is_empty(), "a client was reset: {report:?}");
-        assert!(report.reconnects >= 2, "the kills were noticed: {report:?}");
+        // the hundred thousand rows may be on their way for so long that they meet one kill only
+        let kills = if i == LARGE { 1 } else { 2 };
+        assert!(report.reconnects >= kills, "the kills were noticed: {report:?}");
         assert!(report.checked > 0, "{report:?}");
     }
     gateway.kill().await;

@@ -176,7 +176,7 @@ async fn subscriptions_that_resume_differently_share_only_positions_both_have() 
     let mut client = Sse::open(one.address, "sub=a~a&sub=b~b").await;
     let there: &mut dyn Client = &mut client;
     world.run("insert into a values (1)").await;
-    there.until("the row", |r| r.rows("a").len() == 1).await;
+    there.until("the row, at a position", |r| r.rows("a").len() == 1 && r.position.is_some() && r.is_settled()).await;
     let at = client.replica.position.clone().unwrap();
     eventually("the second gateway is there too", || async { two.readyz().await["position"] == at.as_str() }).await;
     // a row in each, and gone again a tick later

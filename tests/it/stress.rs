@@ -97,8 +97,9 @@ async fn every_state_is_one_postgres_was_in() {
     let checked: usize = reports.iter().map(|r| r.checked).sum();
     let changes: usize = reports.iter().map(|r| r.changes).sum();
     eprintln!("{checked} states of clients checked, {changes} messages of changes applied, 0 states inconsistent");
-    assert!(reports.iter().all(|r| r.checked > sampled / 20), "hardly anything was checked");
-    assert!(done.truncated > 0 || seconds() < 5, "no TRUNCATE in the whole run");
+    // a client that roams among few ticks of its own stands at an oracle's tick now and then
+    assert!(reports.iter().all(|r| r.checked > 0) && checked > sampled * 5, "hardly anything was checked");
+    assert!(done.truncated > 0 || seconds() < 30, "no TRUNCATE in the whole run");
     one.stop().await;
     two.stop().await;
 }

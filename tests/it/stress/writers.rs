@@ -70,7 +70,7 @@ pub async fn write(url: String, seed: u64, stop: Arc<AtomicBool>) -> Done {
     while !stop.load(Ordering::Relaxed) {
         let isolation = ["read committed", "read committed", "repeatable read", "serializable"][rng.random_range(0..4)];
         client.batch_execute(&format!("begin isolation level {isolation}")).await.unwrap();
-        let truncate = rng.random_ratio(1, 400);
+        let truncate = rng.random_ratio(1, 200);
         let mut alive = true;
         for i in 0..rng.random_range(1..5) {
             if !alive {

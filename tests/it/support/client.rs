@@ -33,11 +33,6 @@ impl dyn Client + '_ {
             }
         }
     }
-
-    /// Advances until everything up to `tick` is there.
-    pub async fn until_tick(&mut self, tick: i64) {
-        self.until(&format!("tick {tick}"), |r| r.tick().is_some_and(|t| t >= tick)).await;
-    }
 }
 
 /// Which transport.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -25,7 +25,6 @@ pub struct Proxy {
     mode: watch::Sender<Mode>,
     /// Bumped to cut all connections open now.
     cuts: watch::Sender<u64>,
-    pub connections: Arc<AtomicUsize>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -34,9 +33,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, cuts) = (watch::Sender::new(Mode::Pass), watch::Sender::new(0));
-        let connections = Arc::new(AtomicUsize::new(0));
         let stopped = Arc::new(AtomicBool::new(false));
-        let (modes, cut, count, stop) = (mode.clone(), cuts.clone(), connections.clone(), stopped.clone());
+        let (modes, cut, stop) = (mode.clone(), cuts.clone(), stopped.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if stop.load(Ordering::Relaxed) {
@@ -45,11 +43,10 @@ impl Proxy {
                 if *modes.borrow() == Mode::Refuse {
                     continue;
                 }
-                count.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(carry(client, target, modes.subscribe(), cut.subscribe()));
             }
         });
-        Proxy { address, mode, cuts, connections, stopped }
+        Proxy { address, mode, cuts, stopped }
     }
 
     /// A proxy in front of the server of a `postgres://` url, and the url through it.

@@ -163,7 +163,8 @@ impl Witness {
             let look = (witness.manner.transport == Transport::Sse).then(|| Instant::now() + LOOK);
             let soonest = [witness.moves_at, nudge_at, look].into_iter().flatten().min();
             match timeout(soonest, witness.step()).await {
-                Some(Ok(())) => {}
+                // a snapshot in parts must not be cut again and again
+                Some(Ok(())) => nudge_at = nudge_at.map(|_| Instant::now() + NUDGE),
                 // a gateway that goes down says so first; one that is gone takes a moment to come back
                 Some(Err(_)) => {
                     tokio::time::sleep(LOOK / 10).await;
@@ -171,7 +172,12 @@ impl Witness {
                 }
                 None if soonest != look => {
                     nudge_at = nudge_at.map(|_| Instant::now() + NUDGE);
-                    witness.reconnect().await;
+                    // whoever waits for the first rows waits
+                    if witness.journal.settled.is_some() {
+                        witness.reconnect().await;
+                    } else {
+                        witness.plan_move();
+                    }
                 }
                 None => {}
             }
