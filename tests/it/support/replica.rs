@@ -59,6 +59,10 @@ impl Replica {
                 // what is held stays until the snapshot is there: cut before it, the client goes on from its resume point
                 rows.parts = None;
                 rows.awaiting_snapshot = true;
+                // Versions rise up to a reset. One of its causes is a row whose new stamp (after an insert that waited
+                // for a delete of its key) the application's own triggers undid: it keeps a version below the
+                // tombstone's, and is told by a snapshot because of that.
+                rows.seen.clear();
             }
             "problem" => self.problems.push(message.clone()),
             "cursor" | "bye" => {}
