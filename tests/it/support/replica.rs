@@ -54,15 +54,18 @@ impl Replica {
             "snapshot" => self.snapshot(&sub, message),
             "changes" => self.changes(&sub, message),
             "reset" => {
-                self.resets.push(message["reason"].as_str().unwrap().to_owned());
+                let reason = message["reason"].as_str().unwrap();
                 let rows = self.subs.entry(sub).or_default();
                 // what is held stays until the snapshot is there: cut before it, the client goes on from its resume point
                 rows.parts = None;
                 rows.awaiting_snapshot = true;
-                // Versions rise up to a reset. One of its causes is a row whose new stamp (after an insert that waited
-                // for a delete of its key) the application's own triggers undid: it keeps a version below the
-                // tombstone's, and is told by a snapshot because of that.
-                rows.seen.clear();
+                if reason == "bulk" {
+                    // The one thing behind which a row may have a lower version: its new stamp (after an insert that
+                    // waited for a delete of its key) was undone by the application's own triggers, so it keeps one
+                    // below the tombstone's, and is told by a snapshot because of that.
+                    rows.seen.clear();
+                }
+                self.resets.push(reason.to_owned());
             }
             "problem" => self.problems.push(message.clone()),
             "cursor" | "bye" => {}
