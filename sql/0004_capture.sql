@@ -41,28 +41,39 @@ as $row$
 $row$;
 comment on function rowcast.row_sql(oid, text) is 'SQL expression for the JSON image of a row of a watched table';
 
--- Draw the version of a row, and refuse a write based on another version than the row's. BEFORE INSERT OR UPDATE FOR EACH ROW.
+-- Draw the version of a row. BEFORE INSERT OR UPDATE FOR EACH ROW.
 -- Tables: none (sequence version).
 --
--- Runs per row (2.4 us), so no `set search_path` (2 more): every name is qualified, operators too, and nothing else can be looked up.
+-- Runs per row, so no `set search_path` (2 us): every name is qualified, and nothing else can be looked up.
 -- SECURITY DEFINER: writers have no right on the sequence; it costs nothing that could be measured.
 create function rowcast.stamp() returns trigger
 language plpgsql security definer
 as $stamp$
 begin
+  new.row_version := pg_catalog.nextval('rowcast.version'::pg_catalog.regclass);
+  return new;
+end
+$stamp$;
+comment on function rowcast.stamp() is 'trigger function: draws row_version';
+
+-- Refuse a write based on another version than the row's. BEFORE UPDATE OF row_version FOR EACH ROW, before stamp: a write that attaches no
+-- version does not pay for the test. Tables: none.
+create function rowcast.lock() returns trigger
+language plpgsql
+as $lock$
+begin
   -- null, or the current value, means: no version attached
-  if tg_op operator(pg_catalog.=) 'UPDATE' and new.row_version operator(pg_catalog.<>) old.row_version then
+  if new.row_version operator(pg_catalog.<>) old.row_version then
     raise exception using errcode = 'RC409',
       message = 'the row was changed since it was read',
       detail = pg_catalog.format('the write is based on row_version %s, the row has %s', new.row_version, old.row_version),
       hint = 'read the row again and decide anew; do not repeat the write as it is',
       schema = tg_table_schema, table = tg_table_name, column = 'row_version';
   end if;
-  new.row_version := pg_catalog.nextval('rowcast.version'::pg_catalog.regclass);
   return new;
 end
-$stamp$;
-comment on function rowcast.stamp() is 'trigger function: draws row_version, refuses a write based on a stale one with SQLSTATE RC409';
+$lock$;
+comment on function rowcast.lock() is 'trigger function: refuses a write based on a stale row_version with SQLSTATE RC409';
 
 -- Log a row that has no image, and ring.
 -- `relid`: the watched table; `op`: r (reload) or t (truncate). Tables: log_0..2.
@@ -119,16 +130,22 @@ as $holds$
 $holds$;
 comment on function rowcast._columns_hold(int) is 'whether the published columns of a source all exist';
 
--- SQL for "same key", column by column, by the text of the value.
--- `id`: the source; `a`, `b`: aliases. Tables: source.
--- By text and never by the type's own operator: operators may live outside pg_catalog, collations may take different texts for equal, and the
--- text is what travels.
+-- SQL for "same key", column by column.
+-- `id`: the source; `a`, `b`: aliases. Tables: source, pg_attribute.
+-- By the text of the value: it is what travels, operators of a type may live outside pg_catalog, and collations may take different texts for
+-- equal. Where the type's own operator says the same it is used; it is cheaper.
 create function rowcast._match_sql(id int, a text, b text) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $match$
-  select string_agg(format('(%1$I.%3$I)::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) (%2$I.%3$I)::pg_catalog.text collate pg_catalog."C"', a, b, k.name), ' and ' order by k.n)
-  from rowcast.source as s, unnest(s.key) with ordinality as k (name, n) where s.id = _match_sql.id
+  select string_agg(format(
+      case when t.atttypid = any ('{int2,int4,int8,oid,uuid}'::regtype[]) then '%1$I.%3$I operator(pg_catalog.=) %2$I.%3$I'
+      else '(%1$I.%3$I)::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) (%2$I.%3$I)::pg_catalog.text collate pg_catalog."C"' end, a, b, k.name),
+    ' and ' order by k.n)
+  from rowcast.source as s
+  cross join unnest(s.key) with ordinality as k (name, n)
+  join pg_attribute as t on t.attrelid = s.relid and t.attname = k.name and not t.attisdropped
+  where s.id = _match_sql.id
 $match$;
 comment on function rowcast._match_sql(int, text, text) is 'SQL condition: two rows have the same key text';
 
@@ -217,7 +234,7 @@ declare
   v_rel oid;
   v_index record;
   v_foreign text;
-  v_same text;
+  v_fits text;
   v_guard text;
   v_declare text := '';
   v_pin text := '';
@@ -240,52 +257,54 @@ declare
 begin
   select * into strict v_source from rowcast.source as s where s.id = _define_capture.id;
   v_rel := v_source.relid;
-  select i.indexrelid, c.oid as constraint_oid, i.indnkeyatts into v_index
+  select i.indexrelid, i.indnkeyatts into v_index
   from pg_index as i
-  left join pg_constraint as c on c.conindid = i.indexrelid and c.contype in ('p', 'u') and c.conrelid = i.indrelid
   where i.indrelid = v_rel and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
     and i.indimmediate = not v_source.key_deferrable and i.indnkeyatts = cardinality(v_source.key)
     and (select count(*) from pg_attribute as a where a.attrelid = v_rel and a.attname = any (v_source.key)
            and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])) = cardinality(v_source.key)
-  order by i.indisprimary desc, c.oid is null, i.indexrelid limit 1;
+  order by i.indisprimary desc, i.indexrelid limit 1;
 
   execute format('create sequence if not exists rowcast.deleted_%s', id);
   execute format('revoke all on sequence rowcast.deleted_%s from public', id);
   execute format('comment on sequence rowcast.deleted_%s is %L', id, 'cell: not null once a row of the source was deleted or its key changed');
 
+  -- The columns stand in the functions by name, and when one was renamed or the key was changed the write must not fail. Asking the catalogs at
+  -- every write costs 20,000 instructions, so fits_<id> is declared immutable, which it is not: the planner then asks once a session, and again
+  -- when the plan is thrown away, as it is after any DDL on a table that it names as an oid constant: v_rel in the test. Only functions that
+  -- read through the catalog caches may stand there: others would see the snapshot of an older transaction, and the answer is kept.
+  select string_agg(format('coalesce(pg_catalog.pg_get_indexdef(%s, %s, false) operator(pg_catalog.=) %L, false)', v_index.indexrelid, n,
+      pg_get_indexdef(v_index.indexrelid, n, false)), ' and ' order by n)
+    into v_fits from generate_series(1, v_index.indnkeyatts) as n;
+  if v_source.columns is not null then
+    v_fits := v_fits || (
+      select coalesce(string_agg(format(
+          ' and coalesce((pg_catalog.pg_identify_object_as_address(1259, %s, %s)).object_names[3] operator(pg_catalog.=) %L, false)', v_rel, a.attnum, a.attname),
+        '' order by a.attnum), '')
+      from pg_attribute as a where a.attrelid = v_rel and a.attnum > 0 and not a.attisdropped and a.attname = any (v_source.columns));
+  end if;
+  v_fits := coalesce(v_fits, 'false');
+  if not exists (select from pg_proc as f where f.oid = to_regprocedure(format('rowcast.fits_%s()', id)) and f.prosrc = 'select ' || v_fits) then
+    execute format('create or replace function rowcast.fits_%s() returns boolean language sql immutable as %L', id, 'select ' || v_fits);
+    execute format('revoke all on function rowcast.fits_%s() from public', id);
+    execute format('comment on function rowcast.fits_%s() is %L', id, 'generated by rowcast.watch: the key and the columns are what they were');
+    v_made := true;
+  end if;
   -- A partition that was detached still has its triggers, and must not log into the root's name.
   v_foreign := format('tg_relid operator(pg_catalog.<>) %s::pg_catalog.oid', v_rel);
   if (select relkind = 'p' from pg_class where oid = v_rel) then
     v_foreign := v_foreign || format(' and not coalesce(pg_catalog.pg_partition_root(tg_relid)::pg_catalog.oid operator(pg_catalog.=) %s::pg_catalog.oid, false)', v_rel);
   end if;
-  -- The key columns stand in the functions by name. When one was renamed or the key changed, the write must not fail.
-  if v_index.constraint_oid is not null then
-    v_same := format('coalesce(pg_catalog.pg_get_constraintdef(%s) operator(pg_catalog.=) %L, false)', v_index.constraint_oid,
-      pg_get_constraintdef(v_index.constraint_oid));
-  elsif v_index.indexrelid is not null then
-    select string_agg(format('coalesce(pg_catalog.pg_get_indexdef(%s, %s, false) operator(pg_catalog.=) %L, false)', v_index.indexrelid, n,
-        pg_get_indexdef(v_index.indexrelid, n, false)), ' and ' order by n)
-      into v_same from generate_series(1, v_index.indnkeyatts) as n;
-  else
-    v_same := 'false';
-  end if;
   v_guard := format($sql$
-  if %1$s then
-    return null;
-  end if;
-  if not (%2$s) then
-    if not rowcast._key_holds(%3$s) then
-      perform rowcast._mark(%4$s, 'r');
+  if %1$s or not rowcast.fits_%3$s() then
+    if %1$s then
       return null;
     end if;
-  end if;$sql$, v_foreign, v_same, id, v_rel);
-  if v_source.columns is not null then
-    v_guard := v_guard || format($sql$
-  if not rowcast._columns_hold(%1$s) then
-    perform rowcast._mark(%2$s, 'r');
-    return null;
-  end if;$sql$, id, v_rel);
-  end if;
+    if not rowcast._key_holds(%3$s) or not rowcast._columns_hold(%3$s) then
+      perform rowcast._mark(%2$s, 'r');
+      return null;
+    end if;
+  end if;$sql$, v_foreign, v_rel, id);
 
   for v_pins in
     select row_number() over (order by p.setting) as n, p.setting, p.value,
@@ -361,68 +380,72 @@ begin
       returning version into v_low$sql$, v_rel, v_key_new, v_row_new))
         || $sql$
   v_new := 1;
-  if v_low is null then$sql$
-        || rowcast._by_slot('with logged as (insert into ', format($sql$ (version, relid, op, key, new)
+  if v_low is null then
+    select pg_catalog.count(*), pg_catalog.min(rowcast_new.row_version) into v_new, v_low from rowcast_new;
+    if v_new operator(pg_catalog.=) 0 then$sql$
+        || v_unpin || format($sql$
+      return null;
+    elsif v_new operator(pg_catalog.>) %1$s then
+      perform rowcast._mark(%2$s, 'r');
+      v_new := 0;
+    else$sql$, v_source.bulk_limit, v_rel)
+        || rowcast._by_slot('insert into ', format($sql$ (version, relid, op, key, new)
       select rowcast_new.row_version, %1$s, 'i', %2$s, %3$s
-      from rowcast_new where (select pg_catalog.count(*) from (select from rowcast_new limit %4$s) as rowcast_some) operator(pg_catalog.<=) %5$s
-      returning version)
-    select pg_catalog.count(*), pg_catalog.min(version) into v_new, v_low from logged$sql$, v_rel, v_key_new, v_row_new,
-          v_source.bulk_limit + 1::bigint, v_source.bulk_limit))
-        || format($sql$
-    if v_new operator(pg_catalog.=) 0 then
-      if not exists (select from rowcast_new) then%2$s
-        return null;
-      end if;
-      perform rowcast._mark(%1$s, 'r');
+      from rowcast_new$sql$, v_rel, v_key_new, v_row_new))
+        || $sql$
     end if;
-  end if;$sql$, v_rel, v_unpin)
+  end if;$sql$
         || format(v_race, 'rowcast_new')
       when 'update' then
         rowcast._by_slot('insert into ', format($sql$ (version, relid, op, key, old_version, old, new)
       select rowcast_new.row_version, %1$s, 'u', %2$s, rowcast_old.row_version, %3$s, %4$s
       from rowcast_old, rowcast_new where %5$s and not exists (select from rowcast_old offset 1)$sql$, v_rel, v_key_new, v_row_old, v_row_new, v_match))
         || $sql$
-  get diagnostics v_rows = row_count;
   -- no row, more than one, or another key
-  if v_rows operator(pg_catalog.=) 0 then$sql$
-        || rowcast._by_slot('with logged as (insert into ', format($sql$ (version, relid, op, key, old_version, old, new)
+  if not found then
+    select pg_catalog.count(*) into v_old from rowcast_old;
+    select pg_catalog.count(*) into v_new from rowcast_new;
+    if v_old operator(pg_catalog.=) 0 and v_new operator(pg_catalog.=) 0 then$sql$
+        || v_unpin || format($sql$
+      return null;
+    elsif v_new operator(pg_catalog.>) %3$s or v_old operator(pg_catalog.>) %3$s then
+      v_set := pg_catalog.setval('rowcast.deleted_%1$s', 1);
+      perform rowcast._mark(%2$s, 'r');
+    else
+      -- the hash of 100,000 rows spills otherwise
+      v_memory := pg_catalog.current_setting('work_mem');
+      if pg_catalog.pg_size_bytes(v_memory) operator(pg_catalog.<) 67108864 then
+        v_set := pg_catalog.set_config('work_mem', '64MB', true);
+      end if;$sql$, id, v_rel, v_source.bulk_limit)
+        || rowcast._by_slot('insert into ', format($sql$ (version, relid, op, key, old_version, old, new)
       select coalesce(rowcast_new.row_version, rowcast_old.row_version operator(pg_catalog.+) 1), %1$s,
         case when rowcast_old.row_version is null then 'i' when rowcast_new.row_version is null then 'd' else 'u' end,
         case when rowcast_new.row_version is null then %2$s else %3$s end,
         rowcast_old.row_version,
         case when rowcast_old.row_version is not null then %4$s end,
         case when rowcast_new.row_version is not null then %5$s end
-      from %6$s
-      where (select pg_catalog.count(*) from (select from rowcast_new limit %7$s) as rowcast_some) operator(pg_catalog.<=) %8$s
-      returning op, version)
-    select pg_catalog.count(*), pg_catalog.count(*) filter (where op operator(pg_catalog.=) 'i'),
-      pg_catalog.min(version) filter (where op operator(pg_catalog.=) 'i'), pg_catalog.count(*) filter (where op operator(pg_catalog.=) 'd')
-      into v_rows, v_new, v_low, v_gone from logged$sql$, v_rel, v_key_old, v_key_new, v_row_old, v_row_new, v_join,
-          v_source.bulk_limit + 1::bigint, v_source.bulk_limit))
+      from %6$s$sql$, v_rel, v_key_old, v_key_new, v_row_old, v_row_new, v_join))
         || format($sql$
-    if v_rows operator(pg_catalog.=) 0 then
-      if not exists (select from rowcast_new) then%5$s
-        return null;
+      get diagnostics v_rows = row_count;
+      -- every pair found, the common case: as many rows as there are on either side
+      if v_rows operator(pg_catalog.<>) v_old or v_rows operator(pg_catalog.<>) v_new then
+        v_set := pg_catalog.setval('rowcast.deleted_%1$s', 1);
+        select pg_catalog.count(*), pg_catalog.min(rowcast_new.row_version) into v_new, v_low from %2$s where rowcast_old.row_version is null;%3$s%4$s
       end if;
-      v_set := pg_catalog.setval('rowcast.deleted_%1$s', 1);
-      perform rowcast._mark(%2$s, 'r');
+      v_set := pg_catalog.set_config('work_mem', v_memory, true);
     end if;
-    if v_gone operator(pg_catalog.>) 0 then
-      v_set := pg_catalog.setval('rowcast.deleted_%1$s', 1);%3$s
-    end if;%4$s
-  end if;$sql$, id, v_rel,
+  end if;$sql$, id, v_join,
           -- Two rows may share a deferrable key within a transaction: the one that stays must not lie below the tombstone of the one that went.
           case when v_source.key_deferrable then format($sql$
-      select pg_catalog.array_agg(%s) into v_again from %s where rowcast_new.row_version is null;$sql$, v_json_old, v_join) || format(v_again, id, v_rel, 'true') end,
-          format(v_race, v_join || ' where rowcast_old.row_version is null'), v_unpin)
+        select pg_catalog.array_agg(%s) into v_again from %s where rowcast_new.row_version is null;$sql$, v_json_old, v_join) || format(v_again, id, v_rel, 'true') end,
+          format(v_race, v_join || ' where rowcast_old.row_version is null'))
       when 'delete' then
         rowcast._by_slot('insert into ', format($sql$ (version, relid, op, key, old_version, old)
       select rowcast_old.row_version operator(pg_catalog.+) 1, %1$s, 'd', %2$s, rowcast_old.row_version, %3$s
       from rowcast_old where (select pg_catalog.count(*) from (select from rowcast_old limit %4$s) as rowcast_some) operator(pg_catalog.<=) %5$s$sql$,
           v_rel, v_key_old, v_row_old, v_source.bulk_limit + 1::bigint, v_source.bulk_limit))
         || format($sql$
-  get diagnostics v_rows = row_count;
-  if v_rows operator(pg_catalog.=) 0 then
+  if not found then
     if not exists (select from rowcast_old) then%4$s
       return null;
     end if;
@@ -444,9 +467,8 @@ begin
     if v_op <> 'truncate' then
       -- A lease more than a minute ahead is no lease. A queue half full is left alone: when it is full other applications' commits fail.
       v_body := v_guard || v_pin || v_body || v_unpin || $sql$
-  v_lease := pg_catalog.pg_sequence_last_value('rowcast.quiet') operator(pg_catalog.-)
-    (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) operator(pg_catalog.*) 1000);
-  if v_lease operator(pg_catalog.<=) 0 or v_lease operator(pg_catalog.>) 60000 then
+  if pg_catalog.abs((pg_catalog.pg_sequence_last_value('rowcast.quiet') operator(pg_catalog.-) 30000)
+    operator(pg_catalog.-) (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) operator(pg_catalog.*) 1000)) operator(pg_catalog.>) 30000 then
     if not coalesce(pg_catalog.current_setting('rowcast.doorbell', true) operator(pg_catalog.=) 'off', false)
       and pg_catalog.pg_notification_queue_usage() operator(pg_catalog.<) 0.5 then
       perform pg_catalog.pg_notify('rowcast', '');
@@ -459,10 +481,10 @@ begin
 declare
   v_slot pg_catalog.int8 := pg_catalog.pg_sequence_last_value('rowcast.slot');
   v_rows pg_catalog.int8;
+  v_old pg_catalog.int8;
   v_new pg_catalog.int8;
-  v_gone pg_catalog.int8;
   v_low pg_catalog.int8;
-  v_lease pg_catalog.float8;
+  v_memory pg_catalog.text;
   v_again pg_catalog.json[];
   v_set pg_catalog.text;%s
 begin%s

@@ -52,7 +52,7 @@ begin
   returning s.id into v_id;
   perform rowcast._define_capture(v_id);
   execute format('grant execute on function rowcast.capture_%1$s_insert(), rowcast.capture_%1$s_update(), rowcast.capture_%1$s_delete(), '
-    'rowcast.capture_%1$s_truncate(), rowcast.stamp() to %2$I', v_id, v_owner);
+    'rowcast.capture_%1$s_truncate(), rowcast.stamp(), rowcast.lock() to %2$I', v_id, v_owner);
   execute format('drop function if exists rowcast.restamp_%s(oid, json[], boolean)', v_id);
   execute format('grant usage, create on schema rowcast to %I', v_owner);
   return v_id;
@@ -73,7 +73,7 @@ begin
   perform rowcast._check_owner(target);
   select s.id, pg_get_userbyid(c.relowner) into strict v_id, v_owner from rowcast.source as s join pg_class as c on c.oid = s.relid where s.relid = target;
   execute format('revoke execute on function rowcast.capture_%1$s_insert(), rowcast.capture_%1$s_update(), rowcast.capture_%1$s_delete(), '
-    'rowcast.capture_%1$s_truncate(), rowcast.stamp() from %2$I', v_id, v_owner);
+    'rowcast.capture_%1$s_truncate(), rowcast.stamp(), rowcast.lock() from %2$I', v_id, v_owner);
   execute format('revoke usage, create on schema rowcast from %I', v_owner);
   grant usage on schema rowcast to rowcast_gateway, rowcast_admin;
   perform rowcast._mark(case when reload then target else 0::oid end, 'r');
@@ -101,6 +101,7 @@ begin
   foreach v_op in array array['insert', 'update', 'delete', 'truncate'] loop
     execute format('drop function if exists rowcast.capture_%s_%s()', v_id, v_op);
   end loop;
+  execute format('drop function if exists rowcast.fits_%s()', v_id);
   execute format('drop function if exists rowcast.restamp_%s(oid, json[], boolean)', v_id);
   execute format('drop sequence if exists rowcast.deleted_%s', v_id);
   perform rowcast._mark(target, 'r');
@@ -161,6 +162,7 @@ declare
   v_owner name;
   v_match text;
   v_member record;
+  v_trigger name;
   v_column record;
   v_was text;
 begin
@@ -348,14 +350,19 @@ $restamp$ $create$, v_id, v_match);
     execute format('alter function rowcast.restamp_%s(oid, json[], boolean) owner to %I', v_id, v_owner);
   end if;
 
-  -- The condition is always true and folded away; it makes the column one that cannot be dropped while the trigger is there.
-  perform rowcast._trigger(target, 'zzz_rowcast_version', 'rowcast.stamp', 'before insert or update', 'for each row when (new.row_version is null or true)');
+  -- Triggers fire in the order of their names: first the test, then the new version. `update of` also makes the column one that cannot be
+  -- dropped while the trigger is there.
+  perform rowcast._trigger(target, 'zzz_rowcast_lock', 'rowcast.lock', 'before update of row_version', 'for each row');
+  perform rowcast._trigger(target, 'zzz_rowcast_version', 'rowcast.stamp', 'before insert or update', 'for each row');
   for v_member in
     select p.relid from pg_partition_tree(target) as p where v_class.relkind = 'p' union all select target where v_class.relkind = 'r'
   loop
-    if v_member.relid <> target and exists (select from pg_trigger where tgrelid = v_member.relid and tgname = 'zzz_rowcast_version' and tgenabled <> 'A') then
-      execute format('alter table %s enable always trigger zzz_rowcast_version', v_member.relid);
-    end if;
+    for v_trigger in
+      select tgname from pg_trigger
+      where tgrelid = v_member.relid and v_member.relid <> target and tgname in ('zzz_rowcast_lock', 'zzz_rowcast_version') and tgenabled <> 'A'
+    loop
+      execute format('alter table %s enable always trigger %I', v_member.relid, v_trigger);
+    end loop;
     perform rowcast._trigger(v_member.relid, 'zzz_rowcast_insert', format('rowcast.capture_%s_insert', v_id), 'after insert',
       'referencing new table as rowcast_new for each statement');
     perform rowcast._trigger(v_member.relid, 'zzz_rowcast_update', format('rowcast.capture_%s_update', v_id), 'after update',

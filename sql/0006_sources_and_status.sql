@@ -64,7 +64,7 @@ set search_path = pg_catalog, pg_temp
 as $missing$
   select string_agg(format('`%s` of `%s`', w.name, m.relid::regclass), ', ' order by m.relid, w.name)
   from rowcast._members(target) as m (relid)
-  cross join (values ('zzz_rowcast_version', 'stamp'), ('zzz_rowcast_insert', format('capture_%s_insert', id)),
+  cross join (values ('zzz_rowcast_lock', 'lock'), ('zzz_rowcast_version', 'stamp'), ('zzz_rowcast_insert', format('capture_%s_insert', id)),
     ('zzz_rowcast_update', format('capture_%s_update', id)), ('zzz_rowcast_delete', format('capture_%s_delete', id)),
     ('zzz_rowcast_truncate', format('capture_%s_truncate', id))) as w (name, function)
   where (m.relid <> target) = leaves

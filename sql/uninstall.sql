@@ -17,6 +17,7 @@ begin
       and pg_catalog.col_description(a.attrelid, a.attnum) like 'rowcast:%'
   loop
     -- the version trigger names the column: it goes first
+    execute pg_catalog.format('drop trigger if exists zzz_rowcast_lock on %s', v_table.relid);
     execute pg_catalog.format('drop trigger if exists zzz_rowcast_version on %s', v_table.relid);
     execute pg_catalog.format('alter table %s drop column row_version', v_table.relid);
   end loop;
