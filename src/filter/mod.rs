@@ -31,6 +31,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
+
 pub use error::FilterError;
 pub use image::{Image, ImageError};
 pub use parse::{MAX_BYTES, MAX_DEPTH, MAX_LIST, MAX_TERMS};
@@ -66,6 +68,29 @@ impl Filter {
     #[must_use]
     pub fn everything() -> Self {
         Self::new(Node::And(Vec::new()))
+    }
+
+    /// The filter that selects the row of this key (the wire's text, see [`crate::change::Key`]).
+    ///
+    /// # Errors
+    /// The text is no key of this table: another number of columns, or a value that does not fit its column.
+    pub fn of_key(text: &str, table: &Table) -> Result<Self, FilterError> {
+        let parts: Vec<&str> = if table.key.len() > 1 { text.split(',').collect() } else { vec![text] };
+        if parts.len() != table.key.len() {
+            return Err(FilterError::Malformed {
+                near: text.to_owned(),
+                remedy: "a key has the text of each key column, percent-encoded and joined with `,`",
+            });
+        }
+        let mut pairs = Vec::new();
+        for (column, part) in table.key.iter().zip(parts) {
+            let value = percent_decode_str(part).decode_utf8().map_err(|_| FilterError::Malformed {
+                near: column.clone(),
+                remedy: "a key is UTF-8, percent-encoded",
+            })?;
+            pairs.push((format!("\"{}\"", column.replace('\\', "\\\\").replace('"', "\\\"")), format!("eq.{value}")));
+        }
+        Self::parse(pairs.iter().map(|(column, value)| (column.as_str(), value.as_str())), table)
     }
 
     fn new(node: Node) -> Self {

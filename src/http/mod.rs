@@ -2,6 +2,8 @@
 //!
 //! Must not know: SQL. Invariant: a handler receives the few things it needs, never the configuration.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "used by reads and writes"))]
+mod etag;
 mod ops;
 mod params;
 mod problem;
