@@ -89,6 +89,10 @@ pub enum Command {
         Example: rowcast tail scores 'league=eq.nfl' | jq .changes"
     )]
     Tail(tail::TailArgs),
+    /// Print the OpenAPI document: every address, what it takes, every answer
+    ///
+    /// The same as `GET /openapi.json` of a running gateway. Needs no database.
+    Openapi,
     /// Play live games in a private Postgres and watch them in the browser: needs nothing, leaves nothing
     #[command(
         after_help = "Finds a PostgreSQL server on this machine, runs it privately, and removes everything at the end.\n\n\
@@ -155,6 +159,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Unwatch { table, drop_version, database } => database::unwatch(database, &table, drop_version).await,
         Command::Tables { database, json } => database::tables(database, json).await,
         Command::Tail(args) => tail::tail(args).await,
+        Command::Openapi => write_line(crate::http::openapi()),
         Command::Demo(args) => demo(args, config::environment(), serve::stop_signal()).await.map_err(CliError::Demo),
     };
     match done {
@@ -166,4 +171,9 @@ pub async fn run(cli: Cli) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn write_line(text: &str) -> Result<(), CliError> {
+    use std::io::Write as _;
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }

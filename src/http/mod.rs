@@ -4,12 +4,15 @@
 
 #[cfg_attr(not(test), expect(dead_code, reason = "used by reads and writes"))]
 mod etag;
+mod openapi;
 mod ops;
 mod params;
 mod problem;
+mod routes;
 mod sse;
 mod stream;
 
+pub use openapi::openapi;
 pub use problem::Problem;
 pub use stream::POSITION;
 
@@ -17,8 +20,7 @@ use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
 use actix_web::dev::{Server, Service, ServiceRequest};
-use actix_web::http::Method;
-use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
+use actix_web::{App as ActixApp, HttpResponse, HttpServer, ResponseError, web};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,7 +75,7 @@ pub fn serve(
 ) -> std::io::Result<Server> {
     let app = web::Data::new(app);
     let server = HttpServer::new(move || {
-        let mut routes = ActixApp::new()
+        let mut app = ActixApp::new()
             .app_data(app.clone())
             .wrap_fn(|request, service| {
                 let answer = match oversized(&request) {
@@ -87,10 +89,7 @@ pub fn serve(
                     }
                 }
             })
-            .service(get("/v1/stream", stream::stream))
-            .service(get("/v1/changes", stream::changes))
-            .service(get("/healthz", ops::healthz))
-            .service(get("/readyz", ops::readyz));
+            .configure(routes::configure);
         for page in pages.clone() {
             let serve = move || async move {
                 HttpResponse::Ok()
@@ -98,9 +97,9 @@ pub fn serve(
                     .insert_header(("Cache-Control", "no-cache"))
                     .body(page.body)
             };
-            routes = routes.service(get(page.path, serve));
+            app = app.service(routes::get(page.path, serve));
         }
-        routes.default_service(web::to(|| async { Problem::not_found().error_response() }))
+        app.default_service(web::to(|| async { Problem::not_found().error_response() }))
     })
     // our own handling decides when to drain
     .disable_signals()
@@ -111,23 +110,4 @@ pub fn serve(
     .shutdown_timeout(drain.as_secs())
     .listen(listener)?;
     Ok(server.run())
-}
-
-/// A resource that answers GET and HEAD, and says so to other methods.
-fn get<F, Args>(path: &str, handler: F) -> actix_web::Resource
-where
-    F: actix_web::Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: actix_web::Responder + 'static,
-{
-    web::resource(path).route(web::get().to(handler)).default_service(web::to(|request: HttpRequest| async move {
-        if request.method() == Method::HEAD {
-            return HttpResponse::Ok().finish();
-        }
-        let mut answer = Problem::new(405, "method-not-allowed", "this address answers `GET`").error_response();
-        answer
-            .headers_mut()
-            .insert(actix_web::http::header::ALLOW, actix_web::http::header::HeaderValue::from_static("GET, HEAD"));
-        answer
-    }))
 }

@@ -11,13 +11,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 /// Subscriptions of one connection. The contract's number.
-const MAX_SUBS: usize = 128;
+pub(super) const MAX_SUBS: usize = 128;
 
 /// Longest label of a subscription: it is repeated in every message.
-const MAX_LABEL: usize = 64;
+pub(super) const MAX_LABEL: usize = 64;
 
 /// Longest long-poll: below the idle timeout of common proxies (60 s).
-const MAX_WAIT: Duration = Duration::from_secs(55);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(55);
 
 /// A parsed query string of `/v1/stream` or `/v1/changes`.
 #[derive(Debug)]

@@ -48,12 +48,21 @@ const TITLES: &[(&str, &str)] = &[
     ("not-ready", "the gateway is not ready"),
 ];
 
+/// Every code, for the documentation.
+pub(super) fn codes() -> impl Iterator<Item = &'static str> {
+    TITLES.iter().map(|(code, _)| *code)
+}
+
+/// What a code is about.
+pub(super) fn title(code: &str) -> &'static str {
+    TITLES.iter().find(|(c, _)| *c == code).map_or("error", |(_, title)| title)
+}
+
 impl Problem {
     /// A problem; `code` is one of the documented slugs.
     #[must_use]
     pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Problem {
-        let title = TITLES.iter().find(|(c, _)| *c == code).map_or("error", |(_, title)| title);
-        Problem { status, code, title, detail: detail.into(), retry_after: None }
+        Problem { status, code, title: title(code), detail: detail.into(), retry_after: None }
     }
 
     /// 503 with `Retry-After`.

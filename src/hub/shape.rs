@@ -116,6 +116,10 @@ pub enum ResetReason {
 }
 
 impl ResetReason {
+    /// All of them: what the documentation lists.
+    pub const ALL: [ResetReason; 5] =
+        [ResetReason::Truncated, ResetReason::Bulk, ResetReason::Schema, ResetReason::Expired, ResetReason::Slow];
+
     /// The `reason` on the wire.
     #[must_use]
     pub fn label(self) -> &'static str {

@@ -1,0 +1,89 @@
+//! Every address the gateway serves: the one table that the router and the OpenAPI document are built from.
+//!
+//! Must not know: what an answer says. Invariant: a method that an address does not answer is 405 with `Allow`.
+
+use super::openapi;
+use super::{Problem, ops, stream};
+use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, ResponseError, web};
+use utoipa::openapi::PathItem;
+
+/// One address.
+pub(super) struct Route {
+    /// As actix and OpenAPI write it: `/v1/tables/{table}`.
+    pub path: &'static str,
+    /// Makes what answers there.
+    pub register: fn(&'static str, &mut web::ServiceConfig),
+    /// Describes it.
+    pub describe: fn() -> PathItem,
+}
+
+/// All of them.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        path: "/v1/stream",
+        register: |path, config| _ = config.service(get(path, stream::stream)),
+        describe: openapi::stream,
+    },
+    Route {
+        path: "/v1/changes",
+        register: |path, config| _ = config.service(get(path, stream::changes)),
+        describe: openapi::changes,
+    },
+    Route {
+        path: "/healthz",
+        register: |path, config| _ = config.service(get_and_head(path, ops::healthz)),
+        describe: openapi::healthz,
+    },
+    Route {
+        path: "/readyz",
+        register: |path, config| _ = config.service(get_and_head(path, ops::readyz)),
+        describe: openapi::readyz,
+    },
+    Route {
+        path: "/openapi.json",
+        register: |path, config| _ = config.service(get_and_head(path, openapi::serve)),
+        describe: openapi::itself,
+    },
+];
+
+/// Registers them.
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    for route in ROUTES {
+        (route.register)(route.path, config);
+    }
+}
+
+/// A resource that answers GET. HEAD only says that it is there: a stream is not opened for it.
+pub(super) fn get<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler))
+        .route(web::head().to(|| async { HttpResponse::Ok().finish() }))
+        .default_service(web::to(|| not_allowed("GET, HEAD")))
+}
+
+/// A resource that answers GET, and HEAD with the same headers.
+fn get_and_head<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
+        .default_service(web::to(|| not_allowed("GET, HEAD")))
+}
+
+/// 405; `allow` names the methods that are answered.
+pub(super) async fn not_allowed(allow: &'static str) -> HttpResponse {
+    let detail = format!("this address answers `{}`", allow.replace(", ", "`, `"));
+    let mut answer = Problem::new(405, "method-not-allowed", detail).error_response();
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    answer
+}
