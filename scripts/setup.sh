@@ -2,7 +2,8 @@
 # Installs what the demo and the tests need and this machine lacks. Safe to run again: what is there is left alone.
 #
 #   scripts/setup.sh          a PostgreSQL server, and a linker for cargo
-#   scripts/setup.sh tests    also pgbench and the contrib modules, and a browser with its driver
+#   scripts/setup.sh tests    also pgbench and the contrib modules, a browser with its driver, and Schemathesis, which
+#                             tests the HTTP side against its OpenAPI document, in target/schemathesis
 #
 # On Debian and Ubuntu it uses apt (with sudo when not root). Elsewhere it says what to install and fails.
 set -euo pipefail
@@ -30,6 +31,24 @@ have_pgbench() {
   have pgbench || compgen -G '/usr/lib/postgresql/*/bin/pgbench' > /dev/null
 }
 
+# Schemathesis needs Python 3.10; Debian keeps what makes virtual environments in a package of its own.
+have_python() {
+  have python3 && python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2> /dev/null
+}
+
+# Once, and again when the pinned versions change: the test plays the same requests everywhere.
+schemathesis() {
+  local pins=${0%/*}/schemathesis.txt home=${CARGO_TARGET_DIR:-${0%/*}/../target}/schemathesis
+  cmp -s "$pins" "$home/pins.txt" && [ -x "$home/bin/schemathesis" ] && return 0
+  have_python || { say 'Schemathesis needs python3, version 3.10 or newer, with venv (Debian: python3-venv)'; exit 1; }
+  say "installing: schemathesis, into $home"
+  rm -rf "$home"
+  mkdir -p "${home%/*}"
+  python3 -m venv "$home" >&2
+  "$home/bin/pip" --disable-pip-version-check --quiet install --only-binary :all: -r "$pins" >&2
+  cp "$pins" "$home/pins.txt"
+}
+
 if ! have cargo; then
   say 'cargo is missing: install Rust 1.89 or newer (https://rustup.rs), then run this again'
   exit 1
@@ -43,8 +62,12 @@ if [ "$wanted" = tests ]; then
   have_pgbench || missing+=(postgresql postgresql-contrib)
   have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
   have chromedriver || missing+=(chromium-driver)
+  have_python || missing+=(python3 python3-venv)
 fi
-[ ${#missing[@]} -gt 0 ] || exit 0
+if [ ${#missing[@]} -eq 0 ]; then
+  [ "$wanted" = demo ] || schemathesis
+  exit 0
+fi
 
 if ! have apt-get; then
   say "missing: ${missing[*]} (Debian's names); this script installs with apt only"
@@ -81,3 +104,4 @@ done
 [ ${#optional[@]} -eq 0 ] || apt install --no-install-recommends "${optional[@]}" || say "no ${optional[*]} here: browser tests will be left out"
 
 have_server || { say 'there is still no PostgreSQL server of version 14 or newer; "rowcast demo" names other ways'; exit 1; }
+[ "$wanted" = demo ] || schemathesis

@@ -18,6 +18,7 @@ mod filter_oracle;
 mod flow;
 mod install;
 mod localpg;
+mod openapi;
 mod pgbench;
 mod snapshots;
 mod stress;
