@@ -47,15 +47,18 @@ async fn answers_are_as_described() {
     let gateway = world.gateway().await;
     let scratch = tempfile::tempdir().unwrap();
     let (seed, examples) = (number("ROWCAST_SEED", SEED), number("ROWCAST_EXAMPLES", EXAMPLES));
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/openapi.toml");
+    let config = scratch.path().join("schemathesis.toml");
+    let position = gateway.readyz().await["position"].as_str().unwrap().to_owned();
+    std::fs::write(&config, include_str!("openapi.toml").replace("POSITION", &position)).unwrap();
     let mut command = Command::new(program);
-    command.arg("--config-file").arg(config).arg("run").arg(gateway.url("/openapi.json"));
+    command.arg("--config-file").arg(&config).arg("run").arg(gateway.url("/openapi.json"));
     command.args(["--phases", "coverage,fuzzing", "--continue-on-failure", "--no-color", "--workers", "2"]);
     command.args([format!("--seed={seed}"), format!("--max-examples={examples}")]);
     // an error must be shown whole: the request as curl and what was wrong
     command.args(["--generation-database", "none", "--output-truncate", "false"]);
     let output = command.current_dir(scratch.path()).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(TIME, output).await.unwrap_or_else(|_| panic!("not ready within {TIME:?}")).unwrap();
+    let output =
+        tokio::time::timeout(TIME, output).await.unwrap_or_else(|_| panic!("not ready within {TIME:?}")).unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let also = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ROWCAST_SEED={seed}\n{said}\n{also}");
@@ -71,7 +74,10 @@ async fn the_document_is_served_as_it_is_printed() {
     let printed = String::from_utf8(printed.stdout).unwrap();
     let gateway = World::new().await.gateway().await;
     let answer = reqwest::get(gateway.url("/openapi.json")).await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].as_bytes()), (200, &b"application/json"[..]));
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["content-type"].as_bytes()),
+        (200, &b"application/json"[..])
+    );
     let served = answer.text().await.unwrap();
     assert_eq!(served, printed.trim_end());
     let document: Value = serde_json::from_str(&served).unwrap();
