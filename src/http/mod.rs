@@ -13,6 +13,7 @@ mod stream;
 pub use problem::Problem;
 pub use stream::POSITION;
 
+use crate::cache::Reads;
 use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
@@ -54,6 +55,8 @@ pub struct StaticPage {
 /// What handlers share.
 pub struct App {
     pub(crate) hub: Arc<Hub>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) read_max_rows: usize,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) stopping: CancellationToken,

@@ -9,6 +9,8 @@ mod error;
 pub mod log;
 pub mod migrate;
 pub mod queries;
+mod reads;
+mod select;
 mod statements;
 mod status;
 mod store;

@@ -9,6 +9,7 @@
 use super::log::{Range, read_range, tick_from};
 use super::statements::Statements;
 use super::{Backoff, PgError, Role, Status, catalog, connect, migrate, queries};
+use crate::cache::History;
 use crate::change::{Reload, TableBatch, Tick};
 use crate::hub::Hub;
 use crate::pg::doorbell::{Bell, TICK};
@@ -75,6 +76,8 @@ pub struct Ticker {
     pub bell: Arc<Bell>,
     /// Who is fed.
     pub hub: Arc<Hub>,
+    /// Who is fed first: whoever looks at the head finds in it everything up to there.
+    pub history: Arc<History>,
     /// Where readiness is told.
     pub status: Arc<Status>,
     /// Where connections are driven.
@@ -163,11 +166,16 @@ impl Session<'_> {
     async fn take_position(&mut self) -> Result<(), PgError> {
         let last = self.last_tick().await?;
         if self.ticker.hub.position().is_none() {
-            self.ticker.hub.begin(last);
+            self.begin(last);
             return Ok(());
         }
         // behind: catches up; another history: begins again. Both are found out by the range read.
         self.advance(last).await
+    }
+
+    fn begin(&self, tick: Tick) {
+        self.ticker.history.begin(&tick);
+        self.ticker.hub.begin(tick);
     }
 
     async fn last_tick(&self) -> Result<Tick, PgError> {
@@ -183,7 +191,7 @@ impl Session<'_> {
         let hub = &self.ticker.hub;
         let head = hub.head().borrow().clone();
         let Some(Tick { position: from, snap, .. }) = head else {
-            hub.begin(tick);
+            self.begin(tick);
             return Ok(());
         };
         if from == tick.position {
@@ -192,17 +200,17 @@ impl Session<'_> {
         }
         if tick.position.tick <= from.tick {
             tracing::warn!(ours = %from, theirs = %tick.position, "the database has another history, every subscriber is reset");
-            hub.begin(tick);
+            self.begin(tick);
             return Ok(());
         }
         let budget = self.ticker.options.batch_bytes;
         let prepared = Some(&self.statements);
         let range = read_range(&mut self.client, prepared, &hub.tables(), from, Some(&snap), &tick, budget).await?;
         let batch = match range {
-            Range::Batch(batch) => batch,
+            Range::Batch(batch) => Arc::new(batch),
             Range::Unknown => {
                 tracing::warn!(ours = %from, "our position is not in the log any more, every subscriber is reset");
-                hub.begin(tick);
+                self.begin(tick);
                 return Ok(());
             }
         };
@@ -217,6 +225,7 @@ impl Session<'_> {
             // a table was watched, unwatched or changed: the hub must know before it is told what follows
             self.catalog(true).await?;
         }
+        self.ticker.history.feed(&batch);
         let fits = hub.apply(&batch);
         hub.confirm();
         if !fits {
