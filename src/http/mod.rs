@@ -7,8 +7,12 @@ mod etag;
 mod ops;
 mod params;
 mod problem;
+mod read_params;
+mod representation;
+mod rows;
 mod sse;
 mod stream;
+mod tables;
 
 pub use problem::Problem;
 pub use stream::POSITION;
@@ -92,6 +96,7 @@ pub fn serve(
             })
             .service(get("/v1/stream", stream::stream))
             .service(get("/v1/changes", stream::changes))
+            .configure(tables::configure)
             .service(get("/healthz", ops::healthz))
             .service(get("/readyz", ops::readyz));
         for page in pages.clone() {

@@ -72,11 +72,8 @@ impl Store {
         let mut client = self.pool.get().await.map_err(PgError::from)?;
         let looked = tokio::time::timeout(GIVE_UP, look(&mut client, query, accept_pending)).await;
         let looked = looked.unwrap_or_else(|_| Err(PgError::Unreachable("no answer to a read".to_owned()).into()));
-        match &looked {
-            Err(error @ ReadError::TooLarge(_)) if error.spoils() => drop(Object::take(client)),
-            // it may still be waiting for an answer that never comes
-            Err(ReadError::Pg(PgError::Unreachable(_))) => drop(Object::take(client)),
-            _ => {}
+        if looked.as_ref().is_err_and(ReadError::spoils) {
+            drop(Object::take(client));
         }
         looked
     }

@@ -110,9 +110,10 @@ pub(super) enum ReadError {
 }
 
 impl ReadError {
-    /// Is the connection of no use any more? It would have to read a large result to its end.
+    /// Is the connection of no use any more? It would have to read a large result to its end, or still waits for an
+    /// answer that never comes.
     pub(super) fn spoils(&self) -> bool {
-        matches!(self, ReadError::TooLarge(_))
+        matches!(self, ReadError::TooLarge(_) | ReadError::Pg(PgError::Unreachable(_)))
     }
 }
 

@@ -43,7 +43,7 @@ pub enum OrderError {
 }
 
 /// Terms of one order. Nobody reads a list sorted by more.
-pub const MAX_TERMS: usize = 16;
+const MAX_TERMS: usize = 16;
 
 /// `pg_type.oid` of the types of Postgres's own that have a btree operator class which does not depend on another
 /// type: bool bytea name int8 int2 int4 text oid cidr float4 float8 macaddr inet bpchar varchar date time timestamp
