@@ -116,7 +116,13 @@ impl Expiry<QueryKey, Arc<Entry>> for Kept {
     }
 
     // without it a new answer would end when the one it replaced would have
-    fn expire_after_update(&self, _: &QueryKey, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        _: &QueryKey,
+        entry: &Arc<Entry>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         Some(entry.keep)
     }
 }
@@ -139,7 +145,17 @@ impl Reads {
             .expire_after(Kept)
             .build();
         let fence = Arc::new(AtomicBool::new(true));
-        Reads { hub, history, reader, tasks, options, stored, flights: Flights::default(), fence, counts: Arc::default() }
+        Reads {
+            hub,
+            history,
+            reader,
+            tasks,
+            options,
+            stored,
+            flights: Flights::default(),
+            fence,
+            counts: Arc::default(),
+        }
     }
 
     /// How often what happened.

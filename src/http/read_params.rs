@@ -98,7 +98,9 @@ impl ListParams {
         (request.select, request.wide_as_strings) = (select, numbers.unwrap_or_default());
         let offset = offset.unwrap_or_default();
         if offset > MAX_OFFSET {
-            return Err(malformed(format!("`offset` is at most {MAX_OFFSET}; go on with a filter on the last key seen")));
+            return Err(malformed(format!(
+                "`offset` is at most {MAX_OFFSET}; go on with a filter on the last key seen"
+            )));
         }
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).map_or(max_rows, |limit| limit.min(max_rows));
         Ok(ListParams { request, order, limit, offset })

@@ -28,9 +28,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
             .default_service(web::to(|| async { not_allowed(TABLE_METHODS) })),
     );
     config.service(
-        web::resource(ROW)
-            .route(read().to(rows::row))
-            .default_service(web::to(|| async { not_allowed(ROW_METHODS) })),
+        web::resource(ROW).route(read().to(rows::row)).default_service(web::to(|| async { not_allowed(ROW_METHODS) })),
     );
 }
 

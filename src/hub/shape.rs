@@ -76,9 +76,8 @@ impl Spec {
     /// Does a net change concern these rows, as they were or as they are? Yes also when an image cannot be read.
     #[must_use]
     pub fn is_touched_by(&self, net: &Net) -> bool {
-        let concerns = |json: &Bytes| {
-            Image::parse(json).and_then(|image| self.filter.try_matches(&image)).unwrap_or(true)
-        };
+        let concerns =
+            |json: &Bytes| Image::parse(json).and_then(|image| self.filter.try_matches(&image)).unwrap_or(true);
         self.filter.is_everything() || [&net.before, &net.after].into_iter().flatten().any(concerns)
     }
 

@@ -111,7 +111,9 @@ async fn look(client: &mut Client, query: &Query, accept_pending: bool) -> Resul
         rows.send(&transaction),
     )
     .await?;
-    let tick = tick.first().ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
+    let tick = tick
+        .first()
+        .ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
     let position = tick_from(tick)?.position;
     if touches(pending, spec).await? && !accept_pending {
         return Ok(Look { rows: None, position });
@@ -156,8 +158,7 @@ impl Reader for Store {
             let client = store.pool.get().await.map_err(PgError::from)?;
             #[expect(clippy::cast_possible_wrap, reason = "24 bits")]
             let nonce = position.nonce as i32;
-            let params: [(&(dyn ToSql + Sync), Type); 2] =
-                [(&position.tick, Type::INT8), (&nonce, Type::INT4)];
+            let params: [(&(dyn ToSql + Sync), Type); 2] = [(&position.tick, Type::INT8), (&nonce, Type::INT4)];
             let asked = tokio::time::timeout(GIVE_UP, client.query_typed(queries::TICK_BY_ID, &params)).await;
             let rows = match asked {
                 Ok(rows) => rows.map_err(PgError::from)?,

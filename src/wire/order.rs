@@ -30,7 +30,10 @@ pub enum OrderError {
     #[error("malformed order at `{}`; write `column.desc.nullslast,other`: `asc` or `desc`, then `nullsfirst` or `nullslast`", shown(.0))]
     Malformed(String),
     /// The type has none.
-    #[error("column `{}` is of type `{type_sql}`, which has no order that is known here; order by another column", shown(column))]
+    #[error(
+        "column `{}` is of type `{type_sql}`, which has no order that is known here; order by another column",
+        shown(column)
+    )]
     NoOrder {
         /// The column.
         column: String,
