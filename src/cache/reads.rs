@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 /// How long a position that another gateway gave out may take to arrive here.
 const REACH: Duration = Duration::from_secs(5);
 
+/// A database that neither told of changes nor answers for so long counts as away, if there is something to serve
+/// instead. The read goes on behind it.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// Times a read goes round when what it joined was begun too early. The second is begun after it asked and cannot be,
 /// unless another history begins meanwhile.
 const ROUNDS: u32 = 3;
@@ -217,20 +221,23 @@ impl Reads {
                 Verdict::Rewritten(content) => return Ok(self.write_through(&key, content, entry, head, ttl + stale)),
             }
         }
-        let began = Instant::now();
-        match self.load(&key, query, kept.clone(), head).await {
-            Ok(answer) => Ok(Answer { waited: Some(began.elapsed()), ..answer }),
+        let usable = |entry: &&Arc<Entry>| {
+            entry.born.elapsed() <= ttl + stale && min.is_none_or(|min| entry.proven().tick >= min.tick)
+        };
+        let (began, load) = (Instant::now(), self.load(&key, query, kept.clone(), head));
+        let loaded = if kept.as_ref().is_some_and(|entry| usable(&entry)) && !self.healthy() {
+            tokio::time::timeout(SILENT, load).await.unwrap_or_else(|_| Err(silent()))
+        } else {
+            load.await
+        };
+        let answer = match loaded {
+            Ok(answer) => answer,
             Err(error) => {
-                let usable = |entry: &&Arc<Entry>| {
-                    error.retry
-                        && entry.born.elapsed() <= ttl + stale
-                        && min.is_none_or(|min| entry.proven().tick >= min.tick)
-                };
-                let Some(entry) = kept.as_ref().filter(usable) else { return Err(error) };
-                let answer = self.hit(entry, entry.proven(), How::StaleIfError);
-                Ok(Answer { position: entry.proven(), waited: Some(began.elapsed()), ..answer })
+                let Some(entry) = kept.as_ref().filter(|_| error.retry).filter(usable) else { return Err(error) };
+                self.hit(entry, entry.proven(), How::StaleIfError)
             }
-        }
+        };
+        Ok(Answer { waited: Some(began.elapsed()), ..answer })
     }
 
     fn hit(&self, entry: &Arc<Entry>, head: Position, how: How) -> Answer {
@@ -352,4 +359,8 @@ fn store(stored: &Cache<QueryKey, Arc<Entry>>, key: &QueryKey, entry: &Arc<Entry
 fn unready() -> SourceError {
     let detail = "the gateway has not reached its database yet, see `/readyz`".to_owned();
     SourceError { code: "not-ready", detail, retry: true }
+}
+
+fn silent() -> SourceError {
+    SourceError { code: "unavailable", detail: "the database does not answer".to_owned(), retry: true }
 }

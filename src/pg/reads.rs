@@ -23,6 +23,9 @@ use tokio_postgres::{IsolationLevel, RowStream};
 /// Longest that one statement of a read may take; whoever asked is gone by then.
 const STATEMENT: &str = "set local statement_timeout = '10s'";
 
+/// Longest wait for a table that somebody holds exclusively. Short, as reads of other tables wait for the same turns.
+const LOCK: &str = "500ms";
+
 /// Longest that a read may take with everything, when the database does not even say that it took too long.
 const GIVE_UP: Duration = Duration::from_secs(12);
 
@@ -96,7 +99,7 @@ async fn look(client: &mut Client, query: &Query, accept_pending: bool) -> Resul
         .start()
         .await
         .map_err(PgError::from)?;
-    let begin = format!("{STATEMENT}; {}; {FOR_LOG}", select::begin(&spec.table));
+    let begin = format!("{STATEMENT}; {}; {FOR_LOG}", select::begin(&spec.table, LOCK));
     let rows = match &query.window {
         Window::Row => Select::new(spec, &Order::default()).window(1, 0),
         Window::List { order, offset, .. } => Select::new(spec, order).window(query.fetch(), *offset),

@@ -18,11 +18,11 @@ use tokio_postgres::{RowStream, Transaction};
 ///
 /// Locks first, snapshot second: an older snapshot reads an empty table after a TRUNCATE or a rewriting ALTER, and an
 /// emptied log. LOCK itself takes no snapshot. Whoever holds the table exclusively holds up its own subscribers, not
-/// the few reads that all tables share: after 2 s it is tried again later.
-pub(super) fn begin(table: &Table) -> String {
+/// the few reads that all tables share: after `wait` it is tried again later.
+pub(super) fn begin(table: &Table, wait: &str) -> String {
     let name = qualified(table);
     format!(
-        "set local lock_timeout = '2s'; lock table {name}, rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; {NOTATION}"
+        "set local lock_timeout = '{wait}'; lock table {name}, rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; {NOTATION}"
     )
 }
 

@@ -66,7 +66,7 @@ impl Store {
             .start()
             .await
             .map_err(PgError::from)?;
-        transaction.batch_execute(&select::begin(&spec.table)).await.map_err(PgError::from)?;
+        transaction.batch_execute(&select::begin(&spec.table, "2s")).await.map_err(PgError::from)?;
         let join = join_of(&transaction).await?;
         let rows = Select::new(spec, &Order::default()).send(&transaction).await?;
         match select::collect(rows, spec, self.snapshot_bytes).await {

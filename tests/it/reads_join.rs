@@ -1,7 +1,7 @@
 //! A list and a stream from its position are one state: nothing is missed in between, and hardly anything repeated.
 
-use crate::support::{ReadClient, Reading, Sse, View, World, eventually, seed};
 use crate::support::{Oracle, PATIENCE};
+use crate::support::{ReadClient, Reading, Sse, View, World, eventually, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
@@ -37,7 +37,8 @@ impl Held {
         assert_ne!(message["type"], "snapshot", "{message}");
         for change in message["changes"].as_array().into_iter().flatten() {
             self.changes += 1;
-            let (key, version) = (change["key"].as_str().unwrap().parse().unwrap(), change["version"].as_i64().unwrap());
+            let (key, version) =
+                (change["key"].as_str().unwrap().parse().unwrap(), change["version"].as_i64().unwrap());
             if self.rows.get(&key).is_some_and(|(held, _)| *held >= version) {
                 self.repeated += 1;
                 continue;
@@ -99,7 +100,9 @@ async fn a_stream_continues_a_list() {
                     let id = rng.random_range(1..=ROWS);
                     let statement = match rng.random_range(0..10) {
                         0 => format!("delete from t where id = {id}"),
-                        1 | 2 => format!("insert into t values ({id}, 'a', 1) on conflict (id) do update set n = t.n + 1"),
+                        1 | 2 => {
+                            format!("insert into t values ({id}, 'a', 1) on conflict (id) do update set n = t.n + 1")
+                        }
                         3 | 4 => format!("update t set g = case g when 'a' then 'b' else 'a' end where id = {id}"),
                         _ => format!("update t set n = n + 1 where id between {id} and {id} + 2"),
                     };
@@ -145,12 +148,18 @@ async fn a_stream_continues_a_list() {
         let held_rows: BTreeMap<String, (i64, Value)> =
             held.rows.into_iter().map(|(key, row)| (key.to_string(), row)).collect();
         let wrong: Vec<_> = wanted.iter().filter(|(key, row)| held_rows.get(*key) != Some(*row)).take(3).collect();
-        assert!(wrong.is_empty() && held_rows.len() == wanted.len(), "view {view}: {} rows, {wrong:?}", held_rows.len());
+        assert!(
+            wrong.is_empty() && held_rows.len() == wanted.len(),
+            "view {view}: {} rows, {wrong:?}",
+            held_rows.len()
+        );
         changes += held.changes;
         repeated += held.repeated;
         exact += usize::from(held.repeated == 0);
     }
-    eprintln!("{JOINS} lists continued by streams, {changes} changes, {exact} joined without a repeat, {repeated} changes repeated");
+    eprintln!(
+        "{JOINS} lists continued by streams, {changes} changes, {exact} joined without a repeat, {repeated} changes repeated"
+    );
     assert!(changes > 1000 && exact * 2 > JOINS, "{exact} of {JOINS} joined exactly");
     one.stop().await;
     two.stop().await;

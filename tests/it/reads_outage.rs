@@ -188,3 +188,75 @@ async fn only_the_stream_is_away() {
     eventually("the stream is back", || async { client.get("/v1/tables/t").await.rows()[0]["n"] == 9 }).await;
     gateway.stop().await;
 }
+
+/// Somebody holds a table exclusively: its readers are told to come back, and the readers of other tables do not notice.
+#[tokio::test]
+async fn a_locked_table_harms_no_other() {
+    let world = World::new().await;
+    world.run(SCHEMA).await;
+    world.run("create table other (id int primary key); select rowcast.watch('other', public => true)").await;
+    world.run("select rowcast.watch('t', public => true, ttl => '1 s', stale => '1 h')").await;
+    let gateway = world.gateway().await;
+    let client = ReadClient::at(gateway.address);
+    let kept = client.get("/v1/tables/t").await;
+    let sql = world.sql().await;
+    sql.batch_execute("begin; lock table t in access exclusive mode").await.unwrap();
+    let began = Instant::now();
+    let refused = (0..6).map(|i| {
+        let client = client.clone();
+        async move { client.get(&format!("/v1/tables/t/{i}")).await }
+    });
+    let others = async {
+        let mut worst = Duration::ZERO;
+        for i in 0..10 {
+            let asked = Instant::now();
+            assert_eq!(client.get(&format!("/v1/tables/other?limit={i}")).await.status, 200);
+            worst = worst.max(asked.elapsed());
+        }
+        worst
+    };
+    let (refused, worst) = tokio::join!(futures_util::future::join_all(refused), others);
+    for answer in refused {
+        assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+        assert!(!answer.header("retry-after").is_empty());
+    }
+    eprintln!("all told after {:?}; a reader of another table waited {worst:?} at most", began.elapsed());
+    assert!(worst < Duration::from_secs(4), "{worst:?}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let old = client.get("/v1/tables/t").await;
+    assert_eq!((old.status, &old.body), (200, &kept.body), "{}", old.text());
+    sql.batch_execute("commit").await.unwrap();
+    eventually("it is served again", || async { client.get("/v1/tables/t/1").await.status == 200 }).await;
+    gateway.stop().await;
+}
+
+/// A database that takes requests and never answers: what is kept is served after a moment, not after a timeout.
+#[tokio::test]
+async fn the_database_is_silent() {
+    let world = World::new().await;
+    world.run(SCHEMA).await;
+    world.run("select rowcast.watch('t', public => true, ttl => '0.5 s', stale => '1 h')").await;
+    let (gateway, stream, pool) = breakable(&world).await;
+    let client = ReadClient::at(gateway.address);
+    let kept = client.get("/v1/tables/t").await;
+    stream.set(Mode::Swallow);
+    pool.set(Mode::Swallow);
+    let hub = gateway.gateway().core().hub.clone();
+    eventually("it is noticed", || async { hub.lag().unwrap() > Duration::from_millis(1500) }).await;
+    let asked = Instant::now();
+    let old = client.get("/v1/tables/t").await;
+    assert!(old.cache_status().contains("detail=stale-if-error"), "{}", old.cache_status());
+    assert!(old.body == kept.body && asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    stream.set(Mode::Pass);
+    pool.set(Mode::Pass);
+    // what was swallowed is lost: these connections have to be given up first
+    stream.cut();
+    pool.cut();
+    world.run("update t set n = 5").await;
+    eventually("it is back", || async {
+        let list = client.get("/v1/tables/t").await;
+        list.status == 200 && list.rows()[0]["n"] == 5
+    })
+    .await;
+    gateway.stop().await;
+}

@@ -241,6 +241,8 @@ async fn lists_are_packed_and_streams_are_not() {
         assert_eq!(packed.header("etag"), plain.header("etag"));
         assert!(wanted.is_empty() || packed.body.len() * 3 < plain.body.len(), "{} bytes", packed.body.len());
     }
+    let head = client.ask("HEAD", "/v1/tables/game", &[("accept-encoding", "gzip")], "").await;
+    assert_eq!((head.status, head.body.len(), head.header("content-encoding")), (200, 0, "gzip"));
     let tiny = client.ask("GET", "/v1/tables/game?limit=1", &[("accept-encoding", "gzip")], "").await;
     assert_eq!(tiny.header("content-encoding"), "identity");
     let row = client.ask("GET", "/v1/tables/game/1", &[("accept-encoding", "gzip")], "").await;
