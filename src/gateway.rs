@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is started here is stopped here, in the opposite order.
 
+use crate::cache::{History, ReadOptions, Reads};
 use crate::config::Settings;
 use crate::http::{self, StaticPage};
 use crate::hub::{Hub, HubOptions};
@@ -34,6 +35,8 @@ pub enum StartError {
 pub struct Core {
     /// Shapes and positions.
     pub hub: Arc<Hub>,
+    /// Answers to reads.
+    pub reads: Arc<Reads>,
     /// The database side's state.
     pub status: Arc<Status>,
     /// Wake-ups.
@@ -51,7 +54,9 @@ impl Core {
         let tasks = Tasks::here();
         let direct = pg::parse(settings.notify_url.as_deref().unwrap_or(&settings.database_url))?;
         let pool = pg::pool(&pg::parse(&settings.database_url)?, settings.pool_size)?;
-        let store = Store::new(pool.clone(), settings.batch_bytes, settings.snapshot_max_bytes);
+        // of what snapshots leave, half: the rest is for missed changes, rotation and whoever else comes
+        let loads = (settings.pool_size.saturating_sub(settings.snapshot_reads) / 2).max(1);
+        let store = Store::new(pool.clone(), loads, settings.batch_bytes, settings.snapshot_max_bytes);
         let options = HubOptions {
             ring_bytes: settings.ring_bytes,
             snapshot_reads: settings.snapshot_reads,
@@ -59,10 +64,17 @@ impl Core {
         };
         let hub = Hub::new(Arc::new(store.clone()), options, tasks.clone());
         store.serve(&hub);
+        let history = Arc::new(History::default());
+        // asleep, the leader confirms once a safety poll; two that are missed and a second mean something is wrong
+        let trust = settings.safety_poll * 2 + Duration::from_secs(1);
+        let reads = ReadOptions { bytes: settings.cache_bytes, trust };
+        let reads = Arc::new(Reads::new(hub.clone(), history.clone(), Arc::new(store.clone()), tasks.clone(), reads));
+        let tidied = reads.clone();
         tasks.spawn("cache housekeeping", async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 store.tidy().await;
+                tidied.tidy();
             }
         });
         let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
@@ -72,6 +84,7 @@ impl Core {
             pool,
             bell: bell.clone(),
             hub: hub.clone(),
+            history,
             status: status.clone(),
             tasks: tasks.clone(),
             options: TickerOptions {
@@ -82,7 +95,7 @@ impl Core {
             },
         };
         tasks.spawn_critical("ticker", ticker.run());
-        Ok(Core { hub, status, bell, tasks })
+        Ok(Core { hub, reads, status, bell, tasks })
     }
 }
 
@@ -106,6 +119,8 @@ impl Gateway {
         let core = Core::start(settings)?;
         let app = http::App {
             hub: core.hub.clone(),
+            reads: core.reads.clone(),
+            read_max_rows: settings.read_max_rows,
             status: core.status.clone(),
             bell: core.bell.clone(),
             stopping: core.tasks.stopping().clone(),

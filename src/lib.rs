@@ -4,7 +4,8 @@
 //!  writer's transaction                              gateway (any number of them)
 //!  insert/update/delete                              pg::doorbell ──wake──▶ pg::ticker (one leads) ──▶ rowcast.tick
 //!    └▶ row_version, rowcast.log_N ───────────────▶  pg::log: read (previous tick, tick], fold
-//!    └▶ NOTIFY, only when someone sleeps                └▶ hub: what it means to each shape, encoded once, into rings
+//!    └▶ NOTIFY, only when someone sleeps                ├▶ cache: the past that kept answers are held against
+//!                                                       └▶ hub: what it means to each shape, encoded once, into rings
 //!                                                            └▶ session: subscriptions merged tick by tick
 //!                                                                 └▶ http: SSE · long-poll · polling
 //! ```
@@ -15,6 +16,7 @@
 //! - Only the ticker moves the live position.
 //! - The hub never waits for a subscriber.
 //! - A client is never told it is caught up when it is not.
+//! - What is kept is held against the stream before it is served; nobody has to tell it to go.
 //!
 //! In reading order:
 //!
@@ -24,7 +26,7 @@
 //! - [`hub`]: shapes, rings, how a snapshot joins the stream.
 //! - [`session`]: a client's subscriptions, and which positions may be resumed from.
 //! - [`pg`]: the only modules that know Postgres.
-//! - [`cache`]: the only module that knows moka.
+//! - [`cache`]: answers to reads, held against what happened since they were read. The only module that knows moka.
 //! - [`http`]: the only modules that know actix.
 //! - [`demo`]: an application to look at.
 //! - [`localpg`]: a private Postgres for the demo and the tests.
@@ -35,6 +37,11 @@
 //! one net change per key and hands the batch to [`hub::Hub::apply`]. Each shape of the table decides by old and new
 //! image, encodes what remains once, appends it to its ring and wakes its subscribers; each [`session::Session`] takes
 //! from its rings everything up to the head and the transport writes it.
+//!
+//! *A client reads.* [`http`] makes the request a [`cache::Query`]; [`cache::Reads`] takes the head, then what is kept,
+//! and goes through what [`cache::History`] (fed by the ticker before the head moves) knows of the table between the two.
+//! Untouched, it is served; one row is brought up to date from the newest image; everything else is read again by
+//! [`pg::Store`], once for all who ask, together with the tick at which it is true.
 //!
 //! *A client resumes.* Its position is a tick. [`hub::Hub::subscribe`] registers the shape first. If the ring reaches
 //! back to the position, the cursor is set there and nothing is read. Otherwise the range from the position to the

@@ -36,6 +36,10 @@ pub struct Settings {
     pub snapshot_max_bytes: usize,
     /// Snapshots read at a time.
     pub snapshot_reads: usize,
+    /// Bytes of answers to reads that are kept.
+    pub cache_bytes: u64,
+    /// Rows one answer to a read may have.
+    pub read_max_rows: usize,
     /// How long shutdown waits for answers to end.
     pub drain: Duration,
 }
@@ -57,6 +61,8 @@ impl Settings {
             batch_bytes: 64 << 20,
             snapshot_max_bytes: 256 << 20,
             snapshot_reads: 4,
+            cache_bytes: 64 << 20,
+            read_max_rows: 1000,
             drain: Duration::from_secs(10),
         }
     }
@@ -119,6 +125,12 @@ pub struct ServeArgs {
     /// Snapshots read from the database at a time [default: 4]
     #[arg(long, env = "ROWCAST_SNAPSHOT_READS", value_name = "N")]
     pub snapshot_reads: Option<usize>,
+    /// Bytes of answers to reads that are kept; 0 keeps none [default: 67108864]
+    #[arg(long, env = "ROWCAST_CACHE_BYTES", value_name = "BYTES")]
+    pub cache_bytes: Option<u64>,
+    /// Rows one answer to a read may have, and has when it does not say `limit` [default: 1000]
+    #[arg(long, env = "ROWCAST_READ_MAX_ROWS", value_name = "N")]
+    pub read_max_rows: Option<usize>,
     /// Seconds that shutdown waits for answers to end [default: 10]
     #[arg(long, env = "ROWCAST_DRAIN_SECONDS", value_name = "S")]
     pub drain_seconds: Option<u64>,
@@ -140,6 +152,8 @@ struct File {
     batch_bytes: Option<usize>,
     snapshot_max_bytes: Option<usize>,
     snapshot_reads: Option<usize>,
+    cache_bytes: Option<u64>,
+    read_max_rows: Option<usize>,
     drain_seconds: Option<u64>,
 }
 
@@ -205,6 +219,8 @@ impl ServeArgs {
             batch_bytes: pick(self.batch_bytes, file.batch_bytes, default.batch_bytes),
             snapshot_max_bytes: pick(self.snapshot_max_bytes, file.snapshot_max_bytes, default.snapshot_max_bytes),
             snapshot_reads: pick(self.snapshot_reads, file.snapshot_reads, default.snapshot_reads),
+            cache_bytes: self.cache_bytes.or(file.cache_bytes).unwrap_or(default.cache_bytes),
+            read_max_rows: pick(self.read_max_rows, file.read_max_rows, default.read_max_rows),
             drain: seconds(self.drain_seconds, file.drain_seconds, default.drain),
             database_url: default.database_url,
         }
@@ -215,7 +231,7 @@ impl ServeArgs {
 impl Settings {
     fn checked(self) -> Result<Settings, ConfigError> {
         let ms = Duration::from_millis;
-        let rules: [(&'static str, bool, &'static str); 7] = [
+        let rules: [(&'static str, bool, &'static str); 8] = [
             ("pool_size", self.pool_size >= 2, "at least 2: one for a snapshot, one for everything else"),
             ("workers", self.workers >= 1, "at least 1"),
             ("tick_interval_ms", (ms(1)..=ms(1000)).contains(&self.tick_interval), "1 to 1000"),
@@ -226,6 +242,7 @@ impl Settings {
                 self.snapshot_reads >= 1 && self.snapshot_reads < self.pool_size,
                 "at least 1 and below `pool_size`",
             ),
+            ("read_max_rows", (1..=100_000).contains(&self.read_max_rows), "1 to 100000"),
             ("batch_bytes", self.batch_bytes >= 1 << 20, "at least 1048576"),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {

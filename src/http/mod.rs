@@ -8,14 +8,19 @@ mod openapi;
 mod ops;
 mod params;
 mod problem;
+mod read_params;
+mod representation;
 mod routes;
+mod rows;
 mod sse;
 mod stream;
+mod tables;
 
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use stream::POSITION;
 
+use crate::cache::Reads;
 use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
@@ -56,6 +61,8 @@ pub struct StaticPage {
 /// What handlers share.
 pub struct App {
     pub(crate) hub: Arc<Hub>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) read_max_rows: usize,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) stopping: CancellationToken,

@@ -32,14 +32,18 @@ const TITLES: &[(&str, &str)] = &[
     ("header-fields-too-large", "the headers are too large"),
     ("invalid-position", "the position is malformed"),
     ("position-expired", "the position is not known any more"),
+    ("position-not-reached", "the position did not arrive here in time"),
     ("unknown-column", "unknown column"),
     ("unknown-operator", "unknown operator"),
     ("operator-not-exact", "the operator has no exact meaning on this column"),
     ("invalid-value", "the value does not fit the column"),
     ("malformed-filter", "the filter is malformed"),
+    ("malformed-order", "the order is malformed"),
     ("filter-too-complex", "the filter is too large"),
     ("too-many-subscriptions", "too many subscriptions on one connection"),
     ("not-acceptable", "no such representation"),
+    ("unsupported-media-type", "the body is of a type that is not read here"),
+    ("content-too-large", "the body is too large"),
     ("table-unavailable", "the table cannot be served now"),
     ("snapshot-too-large", "the rows are too many"),
     ("snapshot-too-busy", "the rows change too fast"),
@@ -77,8 +81,16 @@ impl Problem {
         Problem::new(
             404,
             "not-found",
-            "nothing is served at this address; `GET /v1/stream?table=<table>` and `GET /v1/changes?table=<table>` are",
+            "nothing is served at this address; `GET /v1/tables/<table>`, `GET /v1/stream?table=<table>` and `GET /v1/changes?table=<table>` are",
         )
+    }
+
+    /// 404 for a row or a table: in the same words, so that nobody learns which of them is missing.
+    #[must_use]
+    pub fn no_row() -> Problem {
+        let detail = "no such table or row: a table must be watched (`select rowcast.watch('schema.table', public => true)`) \
+                      and spelt as in the database, a key as rows are told with";
+        Problem::new(404, "not-found", detail)
     }
 
     /// The stable slug.
@@ -177,6 +189,10 @@ mod tests {
             "table-unavailable",
             "snapshot-too-large",
             "snapshot-too-busy",
+            "malformed-order",
+            "position-not-reached",
+            "unsupported-media-type",
+            "content-too-large",
         ] {
             assert_ne!(Problem::new(400, code, "").title, "error", "{code}");
         }

@@ -29,7 +29,7 @@ fn params(request: &HttpRequest) -> Result<StreamParams, Problem> {
 }
 
 /// Waits until the gateway knows its tables and a position.
-async fn ready(app: &App) -> bool {
+pub(super) async fn ready(app: &App) -> bool {
     let mut head = app.hub.head();
     let ready = head.wait_for(Option::is_some);
     tokio::time::timeout(READY_WAIT, ready).await.is_ok_and(|r| r.is_ok())
@@ -151,7 +151,7 @@ pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result
 }
 
 /// Refuses a client that asks for another representation and nothing else.
-fn accepts(request: &HttpRequest, ours: &'static str) -> Result<(), Problem> {
+pub(super) fn accepts(request: &HttpRequest, ours: &'static str) -> Result<(), Problem> {
     let Some(accept) = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()) else { return Ok(()) };
     let (family, _) = ours.split_once('/').unwrap_or((ours, ""));
     let fits = |range: &str| {

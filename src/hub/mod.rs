@@ -263,7 +263,8 @@ impl Hub {
     }
 
     /// Is this a position of our own recent past?
-    fn knows(&self, position: Position) -> bool {
+    #[must_use]
+    pub fn knows(&self, position: Position) -> bool {
         let inner = self.inner();
         inner.known.binary_search_by_key(&position.tick, |p| p.tick).is_ok_and(|i| inner.known[i] == position)
     }

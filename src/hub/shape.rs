@@ -73,6 +73,14 @@ impl Spec {
         Ok(Some((op, WireRow { key: net.key.clone(), version: net.version, row })))
     }
 
+    /// Does a net change concern these rows, as they were or as they are? Yes also when an image cannot be read.
+    #[must_use]
+    pub fn is_touched_by(&self, net: &Net) -> bool {
+        let concerns =
+            |json: &Bytes| Image::parse(json).and_then(|image| self.filter.try_matches(&image)).unwrap_or(true);
+        self.filter.is_everything() || [&net.before, &net.after].into_iter().flatten().any(concerns)
+    }
+
     /// How a net change leaves the shape, whoever held what: the row, or its removal.
     fn after(&self, net: &Net) -> Result<WireRow, ImageError> {
         let row = net.after.as_ref().map(|json| self.project(json)).transpose()?.flatten();
@@ -80,7 +88,10 @@ impl Spec {
     }
 
     /// The row as sent, if it is in the shape.
-    fn project(&self, json: &Bytes) -> Result<Option<Bytes>, ImageError> {
+    ///
+    /// # Errors
+    /// As of [`Spec::select`].
+    pub fn project(&self, json: &Bytes) -> Result<Option<Bytes>, ImageError> {
         if self.filter.is_everything() && self.projection.is_whole() {
             return Ok(Some(json.clone()));
         }

@@ -10,6 +10,8 @@ mod heard;
 pub mod log;
 pub mod migrate;
 pub mod queries;
+mod reads;
+mod select;
 mod statements;
 mod status;
 mod store;

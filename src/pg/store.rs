@@ -3,24 +3,26 @@
 //! Invariant: rows are read in one snapshot, in the notation of the log, and with the exact tick they join at.
 
 use super::heard::Heard;
-use super::log::{Json, Range, Read, read_range, tick_from};
-use super::{NOTATION, PgError, queries};
+use super::log::{Range, Read, read_range, tick_from};
+use super::select::{self, ReadError, Select};
+use super::{PgError, queries};
 use crate::cache::MissedCache;
-use crate::change::{Batch, Key, Position, Snapshot, Tick};
+use crate::change::{Batch, Position, Snapshot, Tick};
 use crate::hub::{Hub, Join, Loaded, Missed, Source, SourceError, Spec, Tables};
-use crate::wire::WireRow;
+use crate::wire::Order;
 use deadpool_postgres::Pool;
-use futures_util::TryStreamExt;
 use futures_util::future::BoxFuture;
-use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
-use tokio_postgres::types::{ToSql, Type};
+use tokio::sync::Semaphore;
+use tokio_postgres::types::Type;
 use tokio_postgres::{IsolationLevel, Transaction};
 
 /// See the module.
 #[derive(Clone)]
 pub struct Store {
-    pool: Pool,
+    pub(super) pool: Pool,
+    /// Reads for the cache at a time: the pool has connections left for everything else.
+    pub(super) loads: Arc<Semaphore>,
     missed: MissedCache,
     /// Bytes of images one range read keeps.
     batch_bytes: usize,
@@ -31,10 +33,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store on `pool`.
+    /// A store on `pool`, which reads for the cache on at most `loads` of its connections.
     #[must_use]
-    pub fn new(pool: Pool, batch_bytes: usize, snapshot_bytes: usize) -> Store {
-        Store { pool, missed: MissedCache::default(), batch_bytes, snapshot_bytes, hub: Arc::default() }
+    pub fn new(pool: Pool, loads: usize, batch_bytes: usize, snapshot_bytes: usize) -> Store {
+        let loads = Arc::new(Semaphore::new(loads));
+        Store { pool, loads, missed: MissedCache::default(), batch_bytes, snapshot_bytes, hub: Arc::default() }
     }
 
     /// Tells the store which hub's tables it reads.
@@ -47,8 +50,12 @@ impl Store {
         self.missed.tidy().await;
     }
 
+    pub(super) fn hub(&self) -> Option<Arc<Hub>> {
+        self.hub.get().and_then(Weak::upgrade)
+    }
+
     fn tables(&self) -> Arc<Tables> {
-        self.hub.get().and_then(Weak::upgrade).map(|hub| hub.tables()).unwrap_or_default()
+        self.hub().map(|hub| hub.tables()).unwrap_or_default()
     }
 
     async fn read_rows(&self, spec: &Spec) -> Result<Loaded, ReadError> {
@@ -60,44 +67,19 @@ impl Store {
             .start()
             .await
             .map_err(PgError::from)?;
-        let table = &spec.table;
-        let name = format!("{}.{}", quoted(&table.schema), quoted(&table.name));
-        // Locks first, snapshot second: an older snapshot reads an empty table after a TRUNCATE or a rewriting ALTER,
-        // and an emptied log. LOCK itself takes no snapshot. Whoever holds the table exclusively holds up its own
-        // subscribers, not the few reads that all tables share: after 2 s it is tried again later.
-        let begin = format!(
-            "set local lock_timeout = '2s'; lock table {name}, rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; {NOTATION}"
-        );
-        transaction.batch_execute(&begin).await.map_err(PgError::from)?;
+        transaction.batch_execute(&select::begin(&spec.table, "2s")).await.map_err(PgError::from)?;
         let join = join_of(&transaction).await?;
-        let filter = spec.filter.to_sql("t", 1);
-        let order = table.key.iter().map(|k| format!("t.{}", quoted(k))).collect::<Vec<_>>().join(", ");
-        let sql = format!(
-            "select {} as key, t.row_version as version, {} as row from {name} as t where {} order by {order}",
-            table.key_sql, table.row_sql, filter.text
-        );
-        let params = filter.params.iter().map(|p| (p as &(dyn ToSql + Sync), Type::TEXT));
-        let stream = transaction.query_typed_raw(&sql, params).await.map_err(PgError::from)?;
-        let mut stream = pin!(stream);
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        while let Some(row) = stream.try_next().await.map_err(PgError::from)? {
-            let key: &str = row.try_get("key").map_err(PgError::from)?;
-            let Json(json) = row.try_get("row").map_err(PgError::from)?;
-            let row = WireRow {
-                key: Key::from_log(key, table.key.len() > 1),
-                version: row.try_get("version").map_err(PgError::from)?,
-                row: Some(spec.project_read(&json).map_err(|_| ReadError::Stale)?),
-            };
-            bytes += row.row.as_ref().map_or(0, bytes::Bytes::len);
-            if bytes > self.snapshot_bytes {
-                // the connection would have to read the result to its end: give it up instead
+        let rows = Select::new(spec, &Order::default()).send(&transaction).await?;
+        match select::collect(rows, spec, self.snapshot_bytes).await {
+            Ok(rows) => Ok(Loaded { rows, join }),
+            Err(error) => {
                 drop(transaction);
-                drop(deadpool_postgres::Object::take(client));
-                return Err(ReadError::TooLarge(self.snapshot_bytes));
+                if error.spoils() {
+                    drop(deadpool_postgres::Object::take(client));
+                }
+                Err(error)
             }
-            rows.push(row);
         }
-        Ok(Loaded { rows, join })
     }
 
     async fn read_missed(&self, from: Position, to: &Tick) -> Result<Option<Arc<Batch>>, PgError> {
@@ -145,47 +127,4 @@ async fn join_of(transaction: &Transaction<'_>) -> Result<Join, PgError> {
     let snap: &str = pending.try_get("snap")?;
     let snap: Snapshot = snap.parse().map_err(|e| PgError::Unexpected(format!("{e}")))?;
     Ok(Join::Covers(snap))
-}
-
-/// An identifier in double quotes.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-enum ReadError {
-    Pg(PgError),
-    TooLarge(usize),
-    /// A column is not there any more and the catalog does not know yet.
-    Stale,
-}
-
-impl From<PgError> for ReadError {
-    fn from(error: PgError) -> ReadError {
-        ReadError::Pg(error)
-    }
-}
-
-impl From<ReadError> for SourceError {
-    fn from(error: ReadError) -> SourceError {
-        match error {
-            ReadError::Pg(error) if error.stale_catalog() => ReadError::Stale.into(),
-            ReadError::Pg(error) => error.into(),
-            ReadError::Stale => {
-                SourceError { code: "unavailable", detail: "the table's columns are changing".to_owned(), retry: true }
-            }
-            ReadError::TooLarge(limit) => SourceError {
-                code: "snapshot-too-large",
-                detail: format!("the rows exceed {} MB: narrow the filter, or select fewer columns", limit >> 20),
-                retry: false,
-            },
-        }
-    }
-}
-
-impl From<PgError> for SourceError {
-    fn from(error: PgError) -> SourceError {
-        // the text may name columns and values: it goes to the log, not to the subscriber
-        tracing::warn!(%error, "read failed");
-        SourceError { code: "unavailable", detail: "the database could not be read".to_owned(), retry: error.retry() }
-    }
 }

@@ -10,6 +10,7 @@ use super::heard::Heard;
 use super::log::{Range, Read, read_range, tick_from};
 use super::statements::Statements;
 use super::{Backoff, PgError, Role, Status, catalog, connect, migrate, queries};
+use crate::cache::History;
 use crate::change::{Reload, TableBatch, Tick};
 use crate::hub::Hub;
 use crate::pg::doorbell::{Bell, TICK};
@@ -76,6 +77,8 @@ pub struct Ticker {
     pub bell: Arc<Bell>,
     /// Who is fed.
     pub hub: Arc<Hub>,
+    /// Who is fed first: whoever looks at the head finds in it everything up to there.
+    pub history: Arc<History>,
     /// Where readiness is told.
     pub status: Arc<Status>,
     /// Where connections are driven.
@@ -169,11 +172,16 @@ impl Session<'_> {
     async fn take_position(&mut self) -> Result<(), PgError> {
         let last = self.last_tick().await?;
         if self.ticker.hub.position().is_none() {
-            self.ticker.hub.begin(last);
+            self.begin(last);
             return Ok(());
         }
         // behind: catches up; another history: begins again. Both are found out by the range read.
         self.advance(last).await
+    }
+
+    fn begin(&self, tick: Tick) {
+        self.ticker.history.begin(&tick);
+        self.ticker.hub.begin(tick);
     }
 
     async fn last_tick(&self) -> Result<Tick, PgError> {
@@ -190,7 +198,7 @@ impl Session<'_> {
         let hub = &self.ticker.hub;
         let head = hub.head().borrow().clone();
         let Some(Tick { position: from, snap, .. }) = head else {
-            hub.begin(tick);
+            self.begin(tick);
             return Ok(());
         };
         if from == tick.position {
@@ -198,7 +206,7 @@ impl Session<'_> {
         }
         if tick.position.tick <= from.tick {
             tracing::warn!(ours = %from, theirs = %tick.position, "the database has another history, every subscriber is reset");
-            hub.begin(tick);
+            self.begin(tick);
             return Ok(());
         }
         let budget = self.ticker.options.batch_bytes;
@@ -208,10 +216,10 @@ impl Session<'_> {
             read_range(&mut self.client, prepared, &read, self.heard).await?
         };
         let batch = match range {
-            Range::Batch(batch) => batch,
+            Range::Batch(batch) => Arc::new(batch),
             Range::Unknown => {
                 tracing::warn!(ours = %from, "our position is not in the log any more, every subscriber is reset");
-                hub.begin(tick);
+                self.begin(tick);
                 return Ok(());
             }
         };
@@ -226,6 +234,7 @@ impl Session<'_> {
             // a table was watched, unwatched or changed: the hub must know before it is told what follows
             self.catalog(true).await?;
         }
+        self.ticker.history.feed(&batch);
         let fits = hub.apply(&batch);
         hub.confirm();
         if !fits {

@@ -3,7 +3,9 @@
 //! Must not know: tokio, clocks, I/O, logging. Invariant: every message is one JSON object on one line.
 
 pub mod message;
+mod order;
 mod projection;
 
 pub use message::{Kind, Message, WireOp, WireRow};
+pub use order::{Order, OrderError, OrderTerm};
 pub use projection::Projection;

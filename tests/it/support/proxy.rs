@@ -15,6 +15,8 @@ pub enum Mode {
     Pass,
     /// Bytes are taken and go nowhere, connections stay open: a half-open peer.
     Swallow,
+    /// Bytes pass, each portion so many milliseconds late.
+    Delay(u64),
     /// New connections are closed at once; old ones are too.
     Refuse,
 }
@@ -100,7 +102,11 @@ async fn pump(
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let n = from.read(&mut buffer).await?;
-        let swallow = *mode.borrow() == Mode::Swallow;
+        let now = *mode.borrow();
+        if let Mode::Delay(ms) = now {
+            tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+        }
+        let swallow = now == Mode::Swallow;
         match (n, swallow) {
             (0, false) => return Ok(()),
             // a half-open peer does not even hear the end

@@ -1,0 +1,122 @@
+//! `GET`, `HEAD` and `QUERY /v1/tables/{table}`, `GET` and `HEAD /v1/tables/{table}/{key}`.
+//!
+//! Must not know: SQL, how answers are kept. Invariant: what a request asks for is wholly understood before anything
+//! is waited for or read.
+
+use super::read_params::{ListParams, RowParams, min_position, pairs};
+use super::stream::{accepts, ready};
+use super::{App, MAX_URI, Problem, representation};
+use crate::cache::{Query, Reach};
+use crate::change::Position;
+use crate::hub::Tables;
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use percent_encoding::percent_decode_str;
+use std::time::Instant;
+
+/// What the body of a QUERY is.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Longest body of a QUERY. The filter's own caps hold inside it.
+const MAX_BODY: usize = 1 << 20;
+
+const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
+
+/// The segments behind `/v1/tables/` as they stand in the path: not decoded, as in a key `%2C` is no comma.
+fn segments(request: &HttpRequest) -> (String, String) {
+    let mut segments = request.uri().path().split('/').skip(3);
+    let table = segments.next().unwrap_or_default();
+    let key = segments.next().unwrap_or_default();
+    // what is no UTF-8 is no table's name
+    (percent_decode_str(table).decode_utf8_lossy().into_owned(), key.to_owned())
+}
+
+/// A list. The table stands in the path, everything else in the query string and in the body of a QUERY.
+///
+/// # Errors
+/// Bad input; an unknown table; the database cannot be read.
+pub(super) async fn list(
+    request: HttpRequest,
+    payload: web::Payload,
+    app: web::Data<App>,
+) -> Result<HttpResponse, Problem> {
+    let began = Instant::now();
+    accepts(&request, "application/json")?;
+    let mut given = pairs("the query string", request.query_string().as_bytes())?;
+    let is_query = request.method().as_str() == "QUERY";
+    if is_query {
+        given.extend(form(&request, payload).await?);
+    }
+    let (table, _) = segments(&request);
+    let params = ListParams::parse(&table, given.clone(), app.read_max_rows)?;
+    let (query, min) = admit(&app, &request, |tables| params.resolve(tables)).await?;
+    let answer = app.reads.read(&query, min).await?;
+    let next = || params.has_next().then(|| next_page(request.uri().path(), given, params.next())).flatten();
+    let mut response = representation::of(&answer, &query.spec.table, request.headers(), next, began)?;
+    if !is_query {
+        response.headers_mut().insert(ACCEPT_QUERY, HeaderValue::from_static(FORM));
+    }
+    Ok(response)
+}
+
+/// One row. Table and key stand in the path, `select` and `numbers` in the query string.
+///
+/// # Errors
+/// Bad input; an unknown table or row; the database cannot be read.
+pub(super) async fn row(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
+    let began = Instant::now();
+    accepts(&request, "application/json")?;
+    let (table, key) = segments(&request);
+    let params = RowParams::parse(&table, &key, pairs("the query string", request.query_string().as_bytes())?)?;
+    let (query, min) = admit(&app, &request, |tables| params.resolve(tables)).await?;
+    let answer = app.reads.read(&query, min).await?;
+    representation::of(&answer, &query.spec.table, request.headers(), || None, began)
+}
+
+/// Resolves a request, and waits for the position it names.
+async fn admit(
+    app: &App,
+    request: &HttpRequest,
+    resolve: impl Fn(&Tables) -> Result<Query, Problem>,
+) -> Result<(Query, Option<Position>), Problem> {
+    let min = min_position(request.headers())?;
+    if !ready(app).await {
+        return Err(Problem::unavailable("not-ready", "the gateway has not reached its database yet, see `/readyz`"));
+    }
+    let query = resolve(&app.hub.tables())?;
+    let Some(min) = min else { return Ok((query, None)) };
+    match app.reads.reach(min).await? {
+        // the table may have become another one meanwhile
+        Reach::Reached => Ok((resolve(&app.hub.tables())?, Some(min))),
+        Reach::NotYet => {
+            Err(Problem::unavailable("position-not-reached", "the position did not arrive here in time, ask again"))
+        }
+        Reach::Unknown => Err(Problem::new(
+            410,
+            "position-expired",
+            "the position of `Rowcast-Min-Position` is unknown or older than the retained log: ask again without it",
+        )),
+    }
+}
+
+/// The pairs of a form body.
+async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Vec<(String, String)>, Problem> {
+    let given = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM) {
+        return Err(Problem::new(415, "unsupported-media-type", format!("the body of a `QUERY` is `{FORM}`")));
+    }
+    let body = payload
+        .to_bytes_limited(MAX_BODY)
+        .await
+        .map_err(|_| Problem::new(413, "content-too-large", format!("at most {MAX_BODY} bytes")))?
+        .map_err(|e| Problem::new(400, "malformed-request", format!("the body could not be read: {e}")))?;
+    pairs("the body", &body)
+}
+
+/// The address of the next page; none when it would be too long to be asked for.
+fn next_page(path: &str, mut given: Vec<(String, String)>, offset: u64) -> Option<String> {
+    given.retain(|(name, _)| name != "offset");
+    given.push(("offset".to_owned(), offset.to_string()));
+    let query = serde_urlencoded::to_string(given).ok()?;
+    Some(format!("{path}?{query}")).filter(|target| target.len() <= MAX_URI)
+}

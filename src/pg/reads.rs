@@ -1,0 +1,176 @@
+//! Rows for the cache, with the position at which they are true.
+//!
+//! Must not know: caches, HTTP. Invariant: nothing that the rows lack comes before their position; and unless the
+//! table changes faster than it can be read between two ticks, nothing that they have comes after it.
+//!
+//! The road not taken: a tick made for every read, as it would write to the database for reading.
+
+use super::log::{Json, tick_from};
+use super::select::{self, ReadError, Select};
+use super::{PgError, Store, queries};
+use crate::cache::{Found, Query, Reader, Window};
+use crate::change::Position;
+use crate::filter::Image;
+use crate::hub::{SourceError, Spec};
+use crate::wire::{Order, WireRow};
+use deadpool_postgres::{Client, Object};
+use futures_util::{TryStreamExt, future};
+use std::pin::pin;
+use std::time::Duration;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{IsolationLevel, RowStream};
+
+/// Longest that one statement of a read may take; whoever asked is gone by then.
+const STATEMENT: &str = "set local statement_timeout = '10s'";
+
+/// Longest wait for a table that somebody holds exclusively. Short, as reads of other tables wait for the same turns.
+const LOCK: &str = "500ms";
+
+/// Longest that a read may take with everything, when the database does not even say that it took too long.
+const GIVE_UP: Duration = Duration::from_secs(12);
+
+/// Longest wait for the turn to read: behind so many others that an honest "not now" is better.
+const TURN: Duration = Duration::from_secs(5);
+
+/// Bytes of rows one answer may have: each costs a gateway so much while it is read and sent.
+const BYTES: usize = 32 << 20;
+
+/// Times rows are read in the hope that nothing is pending. Three in a row that meet a change, each just after a tick,
+/// mean that the next would too.
+const TRIES: u32 = 3;
+
+/// How long the next tick may take to arrive. Under load they come every few milliseconds.
+const NEXT_TICK: Duration = Duration::from_millis(50);
+
+/// Rows of `read_pending.sql` that are too many to be looked through.
+const MANY: usize = 101;
+
+/// The plan for the log, and back to that for the table; see [`super::SESSION`].
+const FOR_LOG: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off";
+const FOR_TABLE: &str =
+    "set local enable_seqscan to default; set local enable_bitmapscan to default; set local enable_sort to default";
+
+/// One look at the table.
+struct Look {
+    /// None when changes of these rows are pending and that was not to be accepted.
+    rows: Option<Vec<WireRow>>,
+    position: Position,
+}
+
+impl Store {
+    async fn find(&self, query: &Query) -> Result<Found, SourceError> {
+        let turn = tokio::time::timeout(TURN, self.loads.acquire());
+        let _turn = turn.await.map_err(|_| PgError::Unreachable("too many reads wait for a connection".to_owned()))?;
+        for last in (1..=TRIES).map(|n| n == TRIES) {
+            let Look { rows, position } = self.look(query, last).await?;
+            if let Some(rows) = rows {
+                return Ok(Found { rows, position });
+            }
+            self.next_tick(position).await;
+        }
+        Err(PgError::Unexpected("rows were read and not given".to_owned()).into())
+    }
+
+    async fn look(&self, query: &Query, accept_pending: bool) -> Result<Look, ReadError> {
+        let mut client = self.pool.get().await.map_err(PgError::from)?;
+        let looked = tokio::time::timeout(GIVE_UP, look(&mut client, query, accept_pending)).await;
+        let looked = looked.unwrap_or_else(|_| Err(PgError::Unreachable("no answer to a read".to_owned()).into()));
+        if looked.as_ref().is_err_and(ReadError::spoils) {
+            drop(Object::take(client));
+        }
+        looked
+    }
+
+    /// Waits until the head has left `position` behind, for a moment.
+    async fn next_tick(&self, position: Position) {
+        let Some(hub) = self.hub() else { return };
+        let mut head = hub.head();
+        let next = head.wait_for(|head| head.as_ref().is_some_and(|tick| tick.position.tick > position.tick));
+        let _ = tokio::time::timeout(NEXT_TICK, next).await;
+    }
+}
+
+async fn look(client: &mut Client, query: &Query, accept_pending: bool) -> Result<Look, ReadError> {
+    let spec = &query.spec;
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
+        .map_err(PgError::from)?;
+    let begin = format!("{STATEMENT}; {}; {FOR_LOG}", select::begin(&spec.table, LOCK));
+    let rows = match &query.window {
+        Window::Row => Select::new(spec, &Order::default()).window(1, 0),
+        Window::List { order, offset, .. } => Select::new(spec, order).window(query.fetch(), *offset),
+    };
+    let relid = [(&spec.table.relid as &(dyn ToSql + Sync), Type::OID)];
+    // polled, and so sent, in this order; the database runs them one after the other, in one snapshot
+    let (_, tick, pending, _, rows) = future::try_join5(
+        async { transaction.batch_execute(&begin).await.map_err(PgError::from) },
+        async { transaction.query_typed(queries::LAST_TICK, &[]).await.map_err(PgError::from) },
+        async { transaction.query_typed_raw(queries::READ_PENDING, relid).await.map_err(PgError::from) },
+        async { transaction.batch_execute(FOR_TABLE).await.map_err(PgError::from) },
+        rows.send(&transaction),
+    )
+    .await?;
+    let tick = tick
+        .first()
+        .ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
+    let position = tick_from(tick)?.position;
+    if touches(pending, spec).await? && !accept_pending {
+        return Ok(Look { rows: None, position });
+    }
+    let rows = select::collect(rows, spec, BYTES).await?;
+    // it wrote nothing: its end is sent and not waited for
+    drop(transaction);
+    Ok(Look { rows: Some(rows), position })
+}
+
+/// Is among the pending changes one of these rows?
+async fn touches(pending: RowStream, spec: &Spec) -> Result<bool, PgError> {
+    let mut pending = pin!(pending);
+    let (mut count, mut touched) = (0, false);
+    // to the end: the rows are behind it on the same connection
+    while let Some(row) = pending.try_next().await? {
+        count += 1;
+        let (old, new): (Option<Json>, Option<Json>) = (row.try_get("old")?, row.try_get("new")?);
+        let images = [&old, &new];
+        let reload = images.iter().all(|image| image.is_none());
+        touched = touched || reload || images.into_iter().flatten().any(|Json(json)| concerns(spec, json));
+    }
+    Ok(touched || count >= MANY)
+}
+
+fn concerns(spec: &Spec, json: &[u8]) -> bool {
+    spec.filter.is_everything() || Image::parse(json).and_then(|image| spec.filter.try_matches(&image)).unwrap_or(true)
+}
+
+impl Reader for Store {
+    fn read(&self, query: Query) -> future::BoxFuture<'static, Result<Found, SourceError>> {
+        let store = self.clone();
+        Box::pin(async move { store.find(&query).await })
+    }
+
+    fn knows(&self, position: Position) -> future::BoxFuture<'static, Result<bool, SourceError>> {
+        let store = self.clone();
+        Box::pin(async move {
+            let turn = tokio::time::timeout(TURN, store.loads.acquire());
+            let _turn =
+                turn.await.map_err(|_| PgError::Unreachable("too many reads wait for a connection".to_owned()))?;
+            let client = store.pool.get().await.map_err(PgError::from)?;
+            #[expect(clippy::cast_possible_wrap, reason = "24 bits")]
+            let nonce = position.nonce as i32;
+            let params: [(&(dyn ToSql + Sync), Type); 2] = [(&position.tick, Type::INT8), (&nonce, Type::INT4)];
+            let asked = tokio::time::timeout(GIVE_UP, client.query_typed(queries::TICK_BY_ID, &params)).await;
+            let rows = match asked {
+                Ok(rows) => rows.map_err(PgError::from)?,
+                Err(_) => {
+                    drop(Object::take(client));
+                    return Err(PgError::Unreachable("no answer to a read".to_owned()).into());
+                }
+            };
+            Ok(!rows.is_empty())
+        })
+    }
+}
