@@ -6,6 +6,7 @@ use crate::config::Settings;
 use crate::http::{self, StaticPage};
 use crate::hub::{Hub, HubOptions};
 use crate::pg::doorbell::{self, Bell};
+use crate::pg::write::Writer;
 use crate::pg::{self, PgError, Status, Store, Ticker, TickerOptions};
 use crate::tasks::Tasks;
 use actix_web::dev::ServerHandle;
@@ -34,6 +35,8 @@ pub enum StartError {
 pub struct Core {
     /// Shapes and positions.
     pub hub: Arc<Hub>,
+    /// Writes of clients.
+    pub writer: Writer,
     /// The database side's state.
     pub status: Arc<Status>,
     /// Wake-ups.
@@ -65,6 +68,7 @@ impl Core {
                 store.tidy().await;
             }
         });
+        let writer = Writer::new(pool.clone(), hub.clone(), tasks.clone());
         let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
         tasks.spawn("doorbell", doorbell::listen(direct.clone(), pool.clone(), bell.clone(), tasks.clone()));
         let ticker = Ticker {
@@ -82,7 +86,7 @@ impl Core {
             },
         };
         tasks.spawn_critical("ticker", ticker.run());
-        Ok(Core { hub, status, bell, tasks })
+        Ok(Core { hub, writer, status, bell, tasks })
     }
 }
 
@@ -106,6 +110,7 @@ impl Gateway {
         let core = Core::start(settings)?;
         let app = http::App {
             hub: core.hub.clone(),
+            writer: core.writer.clone(),
             status: core.status.clone(),
             bell: core.bell.clone(),
             stopping: core.tasks.stopping().clone(),

@@ -2,13 +2,20 @@
 //!
 //! Must not know: SQL. Invariant: a handler receives the few things it needs, never the configuration.
 
+mod batch;
+mod body;
 #[cfg_attr(not(test), expect(dead_code, reason = "used by reads and writes"))]
 mod etag;
+mod fault;
 mod ops;
 mod params;
 mod problem;
 mod sse;
 mod stream;
+mod tables;
+mod target;
+mod wishes;
+mod write;
 
 pub use problem::Problem;
 pub use stream::POSITION;
@@ -16,6 +23,7 @@ pub use stream::POSITION;
 use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
+use crate::pg::write::Writer;
 use actix_web::dev::{Server, Service, ServiceRequest};
 use actix_web::http::Method;
 use actix_web::{App as ActixApp, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
@@ -54,6 +62,7 @@ pub struct StaticPage {
 /// What handlers share.
 pub struct App {
     pub(crate) hub: Arc<Hub>,
+    pub(crate) writer: Writer,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) stopping: CancellationToken,
@@ -89,6 +98,7 @@ pub fn serve(
             })
             .service(get("/v1/stream", stream::stream))
             .service(get("/v1/changes", stream::changes))
+            .configure(tables::configure)
             .service(get("/healthz", ops::healthz))
             .service(get("/readyz", ops::readyz));
         for page in pages.clone() {

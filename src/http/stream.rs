@@ -29,7 +29,7 @@ fn params(request: &HttpRequest) -> Result<StreamParams, Problem> {
 }
 
 /// Waits until the gateway knows its tables and a position.
-async fn ready(app: &App) -> bool {
+pub(super) async fn ready(app: &App) -> bool {
     let mut head = app.hub.head();
     let ready = head.wait_for(Option::is_some);
     tokio::time::timeout(READY_WAIT, ready).await.is_ok_and(|r| r.is_ok())

@@ -2,8 +2,11 @@
 //!
 //! Must not know: tokio, clocks, I/O, logging. Invariant: every message is one JSON object on one line.
 
+mod merge;
 pub mod message;
 mod projection;
+pub mod strict;
 
+pub use merge::merge;
 pub use message::{Kind, Message, WireOp, WireRow};
 pub use projection::Projection;
