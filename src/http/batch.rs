@@ -105,10 +105,9 @@ pub(super) async fn batch(
         Answer { status: 200, headers, body: Some(body) }
     });
     let order = Order { claim: wishes.claim(&request, &body), operations, render };
-    let outcome = app.writer.perform(order).await.map_err(|failure| {
-        let index = failure.operation;
-        let problem = Problem::from(failure);
-        index.map_or_else(|| problem.clone(), |index| problem.clone().of_operation(index))
+    let outcome = app.writer.perform(order).await.map_err(|failure| match failure.operation {
+        Some(index) => Problem::from(failure).of_operation(index),
+        None => failure.into(),
     })?;
     Ok(respond(outcome, |mut body, position| {
         body.insert_str(body.len() - 1, &format!(",\"position\":{}", serde_json::json!(position)));
