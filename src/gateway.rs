@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::http::{self, StaticPage};
 use crate::hub::{Hub, HubOptions};
 use crate::pg::doorbell::{self, Bell};
+use crate::pg::write::Writer;
 use crate::pg::{self, PgError, Status, Store, Ticker, TickerOptions};
 use crate::tasks::Tasks;
 use actix_web::dev::ServerHandle;
@@ -37,6 +38,8 @@ pub struct Core {
     pub hub: Arc<Hub>,
     /// Answers to reads.
     pub reads: Arc<Reads>,
+    /// Writes of clients.
+    pub writer: Writer,
     /// The database side's state.
     pub status: Arc<Status>,
     /// Wake-ups.
@@ -77,6 +80,7 @@ impl Core {
                 tidied.tidy();
             }
         });
+        let writer = Writer::new(pool.clone(), hub.clone(), tasks.clone());
         let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
         tasks.spawn("doorbell", doorbell::listen(direct.clone(), pool.clone(), bell.clone(), tasks.clone()));
         let ticker = Ticker {
@@ -95,7 +99,7 @@ impl Core {
             },
         };
         tasks.spawn_critical("ticker", ticker.run());
-        Ok(Core { hub, reads, status, bell, tasks })
+        Ok(Core { hub, reads, writer, status, bell, tasks })
     }
 }
 
@@ -121,6 +125,7 @@ impl Gateway {
             hub: core.hub.clone(),
             reads: core.reads.clone(),
             read_max_rows: settings.read_max_rows,
+            writer: core.writer.clone(),
             status: core.status.clone(),
             bell: core.bell.clone(),
             stopping: core.tasks.stopping().clone(),

@@ -62,6 +62,10 @@ pub struct Table {
     pub broken: Option<String>,
     /// Changes whenever the shape of the table or of what is published changes.
     pub fingerprint: String,
+    /// Writable without a token.
+    pub writable: bool,
+    /// A write must name the version it is based on.
+    pub version_required: bool,
 }
 
 impl Table {

@@ -2,8 +2,10 @@
 //!
 //! Must not know: SQL. Invariant: a handler receives the few things it needs, never the configuration.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "used by reads and writes"))]
+mod batch;
+mod body;
 mod etag;
+mod fault;
 mod openapi;
 mod ops;
 mod params;
@@ -15,6 +17,9 @@ mod rows;
 mod sse;
 mod stream;
 mod tables;
+mod target;
+mod wishes;
+mod write;
 
 pub use openapi::openapi;
 pub use problem::Problem;
@@ -24,6 +29,7 @@ use crate::cache::Reads;
 use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
+use crate::pg::write::Writer;
 use actix_web::dev::{Server, Service, ServiceRequest};
 use actix_web::{App as ActixApp, HttpResponse, HttpServer, ResponseError, web};
 use std::net::TcpListener;
@@ -63,6 +69,7 @@ pub struct App {
     pub(crate) hub: Arc<Hub>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) read_max_rows: usize,
+    pub(crate) writer: Writer,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) stopping: CancellationToken,

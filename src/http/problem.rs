@@ -6,7 +6,7 @@
 use crate::hub::SourceError;
 use crate::session::Refusal;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use std::fmt;
 
@@ -18,6 +18,20 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     retry_after: Option<u32>,
+    more: Option<Box<More>>,
+}
+
+/// Members that few problems have.
+#[derive(Clone, Debug, Default)]
+struct More {
+    /// A row as JSON text, not as a value: it keeps its digits.
+    current: Option<String>,
+    /// Entity tag of that row.
+    etag: Option<String>,
+    errors: Vec<serde_json::Value>,
+    sqlstate: Option<String>,
+    /// For the log, never for the client.
+    cause: Option<String>,
 }
 
 /// Header that names the request in answers and logs.
@@ -43,11 +57,25 @@ const TITLES: &[(&str, &str)] = &[
     ("too-many-subscriptions", "too many subscriptions on one connection"),
     ("not-acceptable", "no such representation"),
     ("unsupported-media-type", "the body is of a type that is not read here"),
-    ("content-too-large", "the body is too large"),
     ("table-unavailable", "the table cannot be served now"),
     ("snapshot-too-large", "the rows are too many"),
     ("snapshot-too-busy", "the rows change too fast"),
-    ("unavailable", "the database cannot be read now"),
+    ("unavailable", "the database cannot be used now"),
+    ("request-timeout", "the request did not come to its end"),
+    ("payload-too-large", "the body is too large"),
+    ("precondition-required", "the version is missing"),
+    ("version-conflict", "the row has another version"),
+    ("conflict", "the row conflicts with others"),
+    ("retry", "the write collided with another"),
+    ("constraint-violation", "the row breaks a rule"),
+    ("read-only-column", "the column cannot be written"),
+    ("refused-by-database", "the database refused the write"),
+    ("forbidden", "not permitted"),
+    ("writing-not-allowed", "the table cannot be written"),
+    ("idempotency-key-reused", "the idempotency key belongs to another request"),
+    ("in-progress", "the same request is being carried out"),
+    ("outcome-unknown", "the write may or may not have taken effect"),
+    ("internal", "internal error"),
     ("shutting-down", "the gateway is shutting down"),
     ("not-ready", "the gateway is not ready"),
 ];
@@ -66,7 +94,7 @@ impl Problem {
     /// A problem; `code` is one of the documented slugs.
     #[must_use]
     pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Problem {
-        Problem { status, code, title: title(code), detail: detail.into(), retry_after: None }
+        Problem { status, code, title: title(code), detail: detail.into(), retry_after: None, more: None }
     }
 
     /// 503 with `Retry-After`.
@@ -93,6 +121,49 @@ impl Problem {
         Problem::new(404, "not-found", detail)
     }
 
+    /// 500 for what should not happen: `cause` goes to the log, under the request's id.
+    #[must_use]
+    pub(super) fn internal(detail: &str, cause: String) -> Problem {
+        let mut problem = Problem::new(500, "internal", detail);
+        problem.more().cause = Some(cause);
+        problem
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// With `Retry-After`.
+    #[must_use]
+    pub(super) fn retry(mut self) -> Problem {
+        self.retry_after = Some(1);
+        self
+    }
+
+    /// With the row as it is: JSON text, and its entity tag.
+    #[must_use]
+    pub(super) fn current(mut self, row: String, etag: String) -> Problem {
+        let more = self.more();
+        (more.current, more.etag) = (Some(row), Some(etag));
+        self
+    }
+
+    /// With the code the database gave.
+    #[must_use]
+    pub(super) fn sqlstate(mut self, state: &str) -> Problem {
+        self.more().sqlstate = Some(state.to_owned());
+        self
+    }
+
+    /// As the problem of one operation of a batch.
+    #[must_use]
+    pub(super) fn of_operation(mut self, index: usize) -> Problem {
+        let error = serde_json::json!({ "op": index, "code": self.code, "detail": self.detail });
+        self.more().errors.push(error);
+        self.detail = format!("operation {index}: {}", self.detail);
+        self
+    }
+
     /// The stable slug.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -107,7 +178,7 @@ impl Problem {
 
     /// The JSON document.
     #[must_use]
-    pub fn json(&self, request_id: &str) -> serde_json::Value {
+    pub fn document(&self, request_id: &str) -> String {
         let mut json = serde_json::json!({
             "type": format!("/problems/{}", self.code), "title": self.title, "status": self.status,
             "detail": self.detail, "code": self.code, "request_id": request_id,
@@ -115,7 +186,18 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             json["retry_after"] = seconds.into();
         }
-        json
+        let Some(more) = &self.more else { return json.to_string() };
+        if let Some(state) = &more.sqlstate {
+            json["sqlstate"] = state.as_str().into();
+        }
+        if !more.errors.is_empty() {
+            json["errors"] = more.errors.clone().into();
+        }
+        let mut text = json.to_string();
+        if let Some(current) = &more.current {
+            text.insert_str(text.len() - 1, &format!(",\"current\":{current}"));
+        }
+        text
     }
 }
 
@@ -134,7 +216,11 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         let request_id = format!("{:016x}", rand::random::<u64>());
-        tracing::debug!(request_id, code = self.code, detail = self.detail, "refused");
+        if let Some(cause) = self.more.as_ref().and_then(|more| more.cause.as_ref()) {
+            tracing::error!(request_id, code = self.code, cause, "failed");
+        } else {
+            tracing::debug!(request_id, code = self.code, detail = self.detail, "refused");
+        }
         let mut answer = HttpResponse::build(self.status_code());
         answer.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         answer.insert_header((REQUEST_ID, request_id.clone()));
@@ -142,7 +228,10 @@ impl ResponseError for Problem {
         if let Some(seconds) = self.retry_after {
             answer.insert_header((RETRY_AFTER, seconds.to_string()));
         }
-        answer.body(self.json(&request_id).to_string())
+        if let Some(etag) = self.more.as_ref().and_then(|more| more.etag.as_ref()) {
+            answer.insert_header((ETAG, etag.as_str()));
+        }
+        answer.body(self.document(&request_id))
     }
 }
 
@@ -169,11 +258,29 @@ mod tests {
     fn the_document_has_the_promised_members() {
         let problem = Problem::unavailable("unavailable", "the database could not be read");
         assert_eq!(
-            problem.json("ab"),
-            serde_json::json!({"type":"/problems/unavailable","title":"the database cannot be read now","status":503,
+            serde_json::from_str::<serde_json::Value>(&problem.document("ab")).unwrap(),
+            serde_json::json!({"type":"/problems/unavailable","title":"the database cannot be used now","status":503,
                 "detail":"the database could not be read","code":"unavailable","request_id":"ab","retry_after":1})
         );
         assert_eq!(problem.error_response().headers().get("retry-after").unwrap(), "1");
+    }
+
+    #[test]
+    fn a_conflict_carries_the_row_with_its_digits() {
+        let row = "{\"key\":\"7\",\"version\":44,\"row\":{\"n\":9007199254740993.10}}";
+        let problem = Problem::new(412, "version-conflict", "x").current(row.to_owned(), "\"44\"".to_owned());
+        let problem = problem.sqlstate("RC409").of_operation(3);
+        assert!(problem.document("ab").ends_with(&format!(",\"current\":{row}}}")), "{}", problem.document("ab"));
+        let read: serde_json::Value = serde_json::from_str(&problem.document("ab")).unwrap();
+        assert_eq!(read["errors"], serde_json::json!([{"op": 3, "code": "version-conflict", "detail": "x"}]));
+        assert_eq!((&read["sqlstate"], &read["detail"]), (&"RC409".into(), &"operation 3: x".into()));
+        assert_eq!(problem.error_response().headers().get("etag").unwrap(), "\"44\"");
+    }
+
+    #[test]
+    fn what_an_internal_problem_tells_the_log_it_does_not_tell_the_client() {
+        let problem = Problem::internal("failed", "secret".to_owned());
+        assert!(!problem.document("ab").contains("secret"));
     }
 
     #[test]
@@ -192,7 +299,21 @@ mod tests {
             "malformed-order",
             "position-not-reached",
             "unsupported-media-type",
-            "content-too-large",
+            "request-timeout",
+            "payload-too-large",
+            "precondition-required",
+            "version-conflict",
+            "conflict",
+            "retry",
+            "constraint-violation",
+            "read-only-column",
+            "refused-by-database",
+            "forbidden",
+            "writing-not-allowed",
+            "idempotency-key-reused",
+            "in-progress",
+            "outcome-unknown",
+            "internal",
         ] {
             assert_ne!(Problem::new(400, code, "").title, "error", "{code}");
         }

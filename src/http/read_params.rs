@@ -13,7 +13,7 @@ use crate::wire::Order;
 use actix_web::http::header::HeaderMap;
 
 /// Rows that may be passed over. Postgres reads them all the same: behind so many, a filter is what is wanted.
-const MAX_OFFSET: u64 = 1_000_000;
+pub(super) const MAX_OFFSET: u64 = 1_000_000;
 
 /// Says which state is old enough.
 const MIN_POSITION: &str = "rowcast-min-position";

@@ -3,7 +3,7 @@
 //! Must not know: what an answer says. Invariant: a method that an address does not answer is 405 with `Allow`.
 
 use super::openapi;
-use super::{Problem, ops, stream};
+use super::{Problem, ops, stream, tables};
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, ResponseError, web};
 use utoipa::openapi::PathItem;
@@ -30,6 +30,9 @@ pub(super) const ROUTES: &[Route] = &[
         register: |path, config| _ = config.service(get(path, stream::changes)),
         describe: openapi::changes,
     },
+    Route { path: "/v1/tables/{table}", register: tables::table, describe: openapi::table },
+    Route { path: "/v1/tables/{table}/{key}", register: tables::row, describe: openapi::row },
+    Route { path: "/v1/batch", register: tables::batch, describe: openapi::batch },
     Route {
         path: "/healthz",
         register: |path, config| _ = config.service(get_and_head(path, ops::healthz)),

@@ -5,13 +5,13 @@
 
 use super::read_params::{ListParams, RowParams, min_position, pairs};
 use super::stream::{accepts, ready};
+use super::target::address;
 use super::{App, MAX_URI, Problem, representation};
 use crate::cache::{Query, Reach};
 use crate::change::Position;
 use crate::hub::Tables;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
-use percent_encoding::percent_decode_str;
 use std::time::Instant;
 
 /// What the body of a QUERY is.
@@ -21,15 +21,6 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const MAX_BODY: usize = 1 << 20;
 
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
-
-/// The segments behind `/v1/tables/` as they stand in the path: not decoded, as in a key `%2C` is no comma.
-fn segments(request: &HttpRequest) -> (String, String) {
-    let mut segments = request.uri().path().split('/').skip(3);
-    let table = segments.next().unwrap_or_default();
-    let key = segments.next().unwrap_or_default();
-    // what is no UTF-8 is no table's name
-    (percent_decode_str(table).decode_utf8_lossy().into_owned(), key.to_owned())
-}
 
 /// A list. The table stands in the path, everything else in the query string and in the body of a QUERY.
 ///
@@ -47,7 +38,7 @@ pub(super) async fn list(
     if is_query {
         given.extend(form(&request, payload).await?);
     }
-    let (table, _) = segments(&request);
+    let (table, _) = address(&request);
     let params = ListParams::parse(&table, given.clone(), app.read_max_rows)?;
     let (query, min) = admit(&app, &request, |tables| params.resolve(tables)).await?;
     let answer = app.reads.read(&query, min).await?;
@@ -66,8 +57,12 @@ pub(super) async fn list(
 pub(super) async fn row(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
     let began = Instant::now();
     accepts(&request, "application/json")?;
-    let (table, key) = segments(&request);
-    let params = RowParams::parse(&table, &key, pairs("the query string", request.query_string().as_bytes())?)?;
+    let (table, key) = address(&request);
+    let params = RowParams::parse(
+        &table,
+        key.unwrap_or_default(),
+        pairs("the query string", request.query_string().as_bytes())?,
+    )?;
     let (query, min) = admit(&app, &request, |tables| params.resolve(tables)).await?;
     let answer = app.reads.read(&query, min).await?;
     representation::of(&answer, &query.spec.table, request.headers(), || None, began)
@@ -108,7 +103,7 @@ async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Vec<(Strin
     let body = payload
         .to_bytes_limited(MAX_BODY)
         .await
-        .map_err(|_| Problem::new(413, "content-too-large", format!("at most {MAX_BODY} bytes")))?
+        .map_err(|_| Problem::new(413, "payload-too-large", format!("at most {MAX_BODY} bytes")))?
         .map_err(|e| Problem::new(400, "malformed-request", format!("the body could not be read: {e}")))?;
     pairs("the body", &body)
 }

@@ -1,50 +1,46 @@
-//! The addresses of tables and rows: which method goes where.
+//! The addresses of tables and rows, and of batches: which method goes where.
 //!
 //! Must not know: what handlers do. Invariant: a method that is not served is answered with 405 and those that are.
 
-use super::{Problem, rows};
-use actix_web::guard::{self, Guard, GuardContext};
-use actix_web::http::header::{ALLOW, HeaderValue};
+use super::routes::not_allowed;
+use super::{batch, rows, write};
+use actix_web::guard;
 use actix_web::middleware::Compress;
-use actix_web::{HttpResponse, ResponseError, Route, web};
+use actix_web::{Route, web};
 
 /// All rows.
-const TABLE: &str = "/v1/tables/{table}";
-/// One row. Handlers read the key from the raw path: a `%2C` in it is no comma.
-const ROW: &str = "/v1/tables/{table}/{key}";
-
-/// What `Allow` says of them.
-const TABLE_METHODS: &str = "GET, HEAD, QUERY";
-const ROW_METHODS: &str = "GET, HEAD";
-
-/// Registers the routes.
-pub(super) fn configure(config: &mut web::ServiceConfig) {
+pub(super) fn table(path: &'static str, config: &mut web::ServiceConfig) {
+    // lists only: a row's tag names its version, whatever the bytes are packed in, and is written back with
+    let packed = |route: Route| route.to(rows::list).wrap(Compress::default());
     config.service(
-        web::resource(TABLE)
-            // lists only: a row's tag names its version, whatever the bytes are packed in, and is written back with
-            .wrap(Compress::default())
-            .route(read().to(rows::list))
-            .route(web::route().guard(query).to(rows::list))
-            .default_service(web::to(|| async { not_allowed(TABLE_METHODS) })),
+        web::resource(path)
+            .route(packed(read()))
+            .route(packed(web::query()))
+            .route(web::post().to(write::insert))
+            .default_service(web::to(|| not_allowed("GET, HEAD, QUERY, POST"))),
     );
+}
+
+/// One row. Handlers read the key from the raw path: a `%2C` in it is no comma. It may be empty, as texts may.
+pub(super) fn row(path: &'static str, config: &mut web::ServiceConfig) {
     config.service(
-        web::resource(ROW).route(read().to(rows::row)).default_service(web::to(|| async { not_allowed(ROW_METHODS) })),
+        web::resource(path.replace("{key}", "{key:.*}"))
+            .route(read().to(rows::row))
+            .route(web::patch().to(write::update))
+            .route(web::put().to(write::replace))
+            .route(web::delete().to(write::delete))
+            .default_service(web::to(|| not_allowed("GET, HEAD, PATCH, PUT, DELETE"))),
+    );
+}
+
+/// Several writes.
+pub(super) fn batch(path: &'static str, config: &mut web::ServiceConfig) {
+    config.service(
+        web::resource(path).route(web::post().to(batch::batch)).default_service(web::to(|| not_allowed("POST"))),
     );
 }
 
 /// GET and HEAD: the server leaves the body of the latter out.
 fn read() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
-}
-
-/// The method QUERY: a GET with its parameters in the body.
-fn query(context: &GuardContext<'_>) -> bool {
-    guard::fn_guard(|context| context.head().method.as_str() == "QUERY").check(context)
-}
-
-fn not_allowed(methods: &'static str) -> HttpResponse {
-    let problem = Problem::new(405, "method-not-allowed", format!("this address answers {methods}"));
-    let mut answer = problem.error_response();
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
-    answer
 }

@@ -6,6 +6,7 @@
 
 mod gather;
 mod load;
+mod recent;
 pub mod ring;
 mod shape;
 mod source;
@@ -17,6 +18,7 @@ pub use subscription::{Piece, PieceKind, Start, Subscription};
 
 use crate::change::{Batch, Position, Table, Tick};
 use crate::tasks::Tasks;
+use recent::Recent;
 use shape::{Published, SpecKey};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +108,8 @@ struct Inner {
     /// The tick whose list of shapes was taken last: a shape registered now is told the ticks after it.
     listed: Option<Tick>,
     known: VecDeque<Position>,
+    /// Published ticks.
+    recent: Recent,
     /// When the database last confirmed that the head is all there is.
     confirmed: Option<Instant>,
 }
@@ -157,6 +161,13 @@ impl Hub {
         self.inner().tables.clone()
     }
 
+    /// Waits for the first published state that contains a transaction. None when the feed ended.
+    pub async fn first_seeing(&self, xid: u64) -> Option<Position> {
+        let mut head = self.head();
+        head.wait_for(|tick| tick.as_ref().is_some_and(|tick| tick.snap.sees(xid))).await.ok()?;
+        self.inner().recent.first_seeing(xid)
+    }
+
     /// At most this long ago the head was all there is.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
@@ -176,6 +187,8 @@ impl Hub {
             inner.known.clear();
             inner.known.push_back(tick.position);
             inner.listed = Some(tick.clone());
+            inner.recent.clear();
+            inner.recent.push(tick.clone());
             inner.shapes.drain().map(|(_, shape)| shape).collect()
         };
         self.head.send_replace(Some(tick));
@@ -205,6 +218,7 @@ impl Hub {
                 Some((shape, published))
             })
             .collect();
+        self.inner().recent.push(tick.clone());
         self.head.send_replace(Some(tick.clone()));
         let fits = touched.iter().all(|(_, published)| *published != Published::Stale);
         for (shape, published) in touched {

@@ -60,5 +60,7 @@ fn table(row: &Row) -> Result<Table, PgError> {
         snapshot_every: millis("snapshot_ms")?,
         broken: row.try_get("broken")?,
         fingerprint: row.try_get("fingerprint")?,
+        writable: row.try_get("writable")?,
+        version_required: row.try_get("version_required")?,
     })
 }

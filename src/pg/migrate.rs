@@ -32,6 +32,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     4 "0004_capture.sql",
     5 "0005_watch.sql",
     6 "0006_sources_and_status.sql",
+    7 "0007_writes.sql",
 ];
 
 /// Removes everything again.

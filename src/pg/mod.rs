@@ -11,15 +11,18 @@ pub mod log;
 pub mod migrate;
 pub mod queries;
 mod reads;
+mod refusal;
 mod select;
 mod statements;
 mod status;
 mod store;
 mod ticker;
 pub mod watch;
+pub mod write;
 
 pub use connect::{NOTATION, connect, parse, pool};
 pub use error::PgError;
+pub use refusal::Refusal;
 pub use statements::SESSION;
 pub use status::{Condition, Role, Status};
 pub use store::Store;

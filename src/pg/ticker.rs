@@ -300,6 +300,9 @@ impl Session<'_> {
                 if let Err(error) = rotate(&pool, retention).await {
                     tracing::warn!(%error, "the log could not be rotated, it will be tried again");
                 }
+                if let Err(error) = forget_answers(&pool).await {
+                    tracing::warn!(%error, "kept answers could not be forgotten, it will be tried again");
+                }
             });
         }
         Ok(())
@@ -452,6 +455,21 @@ async fn rotate(pool: &Pool, retention: Duration) -> Result<(), PgError> {
         tracing::warn!(did, "the log cannot be emptied yet");
     } else {
         tracing::debug!(did, "log rotation");
+    }
+    Ok(())
+}
+
+/// Removes answers kept for idempotency keys that are a day old. In small transactions, and not for ever: what is left
+/// is found again in [`ROTATE_EVERY`].
+async fn forget_answers(pool: &Pool) -> Result<(), PgError> {
+    const MOST: i32 = 1000;
+    let client = pool.get().await?;
+    for _ in 0..100 {
+        let sql = "select rowcast.forget_answers(most => $1)";
+        let rows = client.query_typed(sql, &[(&MOST, Type::INT4)]).await?;
+        if rows.first().is_none_or(|row| row.get::<_, i32>(0) < MOST) {
+            break;
+        }
     }
     Ok(())
 }

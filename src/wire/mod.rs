@@ -2,10 +2,13 @@
 //!
 //! Must not know: tokio, clocks, I/O, logging. Invariant: every message is one JSON object on one line.
 
+mod merge;
 pub mod message;
 mod order;
 mod projection;
+pub mod strict;
 
+pub use merge::merge;
 pub use message::{Kind, Message, WireOp, WireRow};
 pub use order::{Order, OrderError, OrderTerm};
 pub use projection::Projection;

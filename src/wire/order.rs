@@ -163,6 +163,8 @@ mod tests {
             ttl: std::time::Duration::ZERO,
             stale: std::time::Duration::ZERO,
             snapshot_every: std::time::Duration::ZERO,
+            writable: false,
+            version_required: true,
             broken: None,
             fingerprint: String::new(),
         }

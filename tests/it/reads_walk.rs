@@ -204,7 +204,7 @@ async fn methods_and_bodies() {
     let json = client.ask("QUERY", "/v1/tables/game", &[("content-type", "application/json")], "{}").await;
     assert_eq!((json.status, json.code().as_str()), (415, "unsupported-media-type"));
     let large = client.ask("QUERY", "/v1/tables/game", &[form], &"a".repeat((1 << 20) + 1)).await;
-    assert_eq!((large.status, large.code().as_str()), (413, "content-too-large"));
+    assert_eq!((large.status, large.code().as_str()), (413, "payload-too-large"));
 
     for (path, allow) in [("/v1/tables/game", "GET, HEAD, QUERY"), ("/v1/tables/game/1", "GET, HEAD")] {
         for method in ["OPTIONS", "TRACE", "BREW"] {

@@ -57,6 +57,8 @@ fn table() -> Table {
         ttl: Duration::ZERO,
         stale: Duration::ZERO,
         snapshot_every: Duration::ZERO,
+        writable: false,
+        version_required: true,
         broken: None,
         fingerprint: String::new(),
     }

@@ -3,19 +3,22 @@
 //! Must not know: how an answer comes about. Invariant: the document is built from the table that the router is built
 //! from, so it has every route and no other; what may differ, the methods and the codes, is tested.
 
+mod reads;
 mod schemas;
 mod streams;
 #[cfg(test)]
 mod tests;
 mod words;
+mod writes;
 
 use super::routes;
 use actix_web::HttpResponse;
 use std::sync::LazyLock;
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{Info, License, OpenApi, OpenApiBuilder, OpenApiVersion, Paths};
+use utoipa::openapi::{Info, License, OpenApi, OpenApiBuilder, OpenApiVersion, PathItem, Paths};
 
 pub(super) use streams::{changes, document as itself, healthz, readyz, stream};
+pub(super) use writes::batch;
 
 const ABOUT: &str = "Every committed change of a Postgres table, in order, to every subscriber; reads from a cache that \
     the same changes keep true; writes under optimistic locks.\n\nAdditive changes only inside a version: ignore members \
@@ -57,4 +60,14 @@ fn document() -> OpenApi {
         .components(Some(schemas::components()))
         .tags(Some(tags.map(|(name, about)| TagBuilder::new().name(name).description(Some(about)).build())))
         .build()
+}
+
+/// `/v1/tables/{table}`.
+pub(super) fn table() -> PathItem {
+    writes::table(reads::table())
+}
+
+/// `/v1/tables/{table}/{key}`.
+pub(super) fn row() -> PathItem {
+    writes::row_writes(reads::row())
 }

@@ -9,7 +9,7 @@ use crate::hub::ResetReason;
 use utoipa::openapi::Components;
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{
-    ComponentsBuilder, KnownFormat, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type,
+    ComponentsBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, Schema, SchemaFormat, Type,
 };
 
 /// A position; also how the header and the parameter look.
@@ -95,11 +95,7 @@ fn told() -> [(&'static str, AnySchema); 3] {
 }
 
 fn snapshot() -> AnySchema {
-    let row = object(
-        "One row.",
-        [("key", schema("Key").into()), ("version", schema("Version").into()), ("row", schema("Row").into())],
-    );
-    let rows = [("rows", list("The rows, in no order.", row).into())];
+    let rows = [("rows", list("The rows, in no order.", held("One row.")).into())];
     object("Replaces everything held for the subscription.", begin("snapshot").into_iter().chain(told()).chain(rows))
         .into()
 }
@@ -211,10 +207,27 @@ fn problem_document() -> AnySchema {
             ("detail", text("What is wrong, and what would be right.").into()),
             ("code", one_of("A stable name.", codes()).into()),
             ("request_id", text("Names the request in the log.").into()),
+            ("current?", held("The row as it is now.").into()),
+            ("errors?", list("The operations of a batch that failed.", failed()).into()),
+            ("sqlstate?", pattern("What the database said.", "^[0-9A-Z]{5}$", "23505").into()),
             ("retry_after?", whole("Seconds; as the header `Retry-After`.").minimum(Some(0)).into()),
         ],
     )
     .into()
+}
+
+fn held(about: &str) -> Object {
+    let members = [("key", schema("Key").into()), ("version", schema("Version").into()), ("row", schema("Row").into())];
+    object(about, members)
+}
+
+fn failed() -> Object {
+    let members = [
+        ("op", whole("Its index.").minimum(Some(0)).into()),
+        ("code", one_of("A stable name.", codes()).into()),
+        ("detail", text("What is wrong, and what would be right.").into()),
+    ];
+    object("One.", members)
 }
 
 fn readiness() -> AnySchema {

@@ -19,17 +19,20 @@ pub(super) const MALFORMED: &[&str] = &[
     "invalid-value",
 ];
 
-const FILTERS: &str = "Filters: `column=operator.value`, all must hold. Operators `eq neq gt gte lt lte in is like ilike`, \
+/// What pairs that are no parameters mean.
+pub(super) const FILTERS: &str = "Filters: `column=operator.value`, all must hold. Operators `eq neq gt gte lt lte in is like ilike`, \
     each with `not.` before it; `or=(a.eq.1,b.gt.2)`, `and=(...)`. The columns are those of the table.";
+
+/// Which columns, and how.
+pub(super) fn projecting(operation: OperationBuilder) -> OperationBuilder {
+    let columns = text("Columns wanted, joined with `,`. The key and `row_version` are told beside the row anyway.");
+    let numbers = one_of("`string`: int8 and numeric as strings, for readers that round.", ["number", "string"]);
+    operation.parameter(query("select", columns)).parameter(query("numbers", numbers))
+}
 
 /// Filters and projection, for one table.
 pub(super) fn selecting(operation: OperationBuilder) -> OperationBuilder {
-    let columns = text("Columns wanted, joined with `,`. The key and `row_version` are told beside the row anyway.");
-    let numbers = one_of("`string`: int8 and numeric as strings, for readers that round.", ["number", "string"]);
-    operation
-        .parameter(query("select", columns))
-        .parameter(query("numbers", numbers))
-        .parameter(pairs("filters", FILTERS))
+    projecting(operation).parameter(pairs("filters", FILTERS))
 }
 
 fn subscribing(operation: OperationBuilder) -> OperationBuilder {

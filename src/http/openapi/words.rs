@@ -21,6 +21,9 @@ pub(super) type AnySchema = RefOr<Schema>;
 /// JSON.
 pub(super) const JSON: &str = "application/json";
 
+/// Forms.
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+
 /// Problem documents.
 pub(super) const PROBLEM: &str = "application/problem+json";
 
@@ -57,11 +60,6 @@ pub(super) fn flag(about: &str) -> ObjectBuilder {
 /// The same, or null.
 pub(super) fn nullable(object: ObjectBuilder, kind: Type) -> ObjectBuilder {
     object.schema_type(SchemaType::from_iter([kind, Type::Null]))
-}
-
-/// Any JSON value.
-pub(super) fn anything(about: &str) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(about))
 }
 
 /// A list.

@@ -214,6 +214,8 @@ async fn describe(client: &Client) -> Table {
         ttl: Duration::ZERO,
         stale: Duration::ZERO,
         snapshot_every: Duration::ZERO,
+        writable: false,
+        version_required: true,
         broken: None,
         fingerprint: String::new(),
     }

@@ -1,6 +1,7 @@
 //! The test world: a private Postgres, a fresh database per test, gateways, a breakable proxy, clients.
 
 pub mod client;
+pub mod cutter;
 pub mod everyone;
 pub mod gate;
 pub mod journal;
@@ -13,6 +14,7 @@ pub mod reading;
 pub mod replica;
 pub mod witness;
 pub mod world;
+pub mod writing;
 
 pub use client::{Client, LongPoll, Sse};
 pub use everyone::Everyone;
@@ -25,6 +27,7 @@ pub use reading::{ReadClient, Reading};
 pub use replica::Replica;
 pub use witness::{Manner, Watched};
 pub use world::{TestGateway, World};
+pub use writing::Writing;
 
 use std::future::Future;
 use std::time::Duration;

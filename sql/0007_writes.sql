@@ -1,0 +1,301 @@
+-- Writing through the gateway: which tables allow it, and the answers kept for repeated requests.
+--
+-- Must not know: HTTP, how changes are captured. Invariants: nothing can be written through the gateway until the table's owner allows it;
+-- allowing and denying change no fingerprint, so no stream is reset.
+
+set role rowcast_owner;
+insert into rowcast.migration (id, name) values (7, 'writes');
+
+alter table rowcast.source
+  add column writable boolean not null default false,
+  add column version_required boolean not null default true;
+comment on column rowcast.source.writable is 'writable through the gateway without a token; set by rowcast.allow';
+comment on column rowcast.source.version_required is 'a write through the gateway must name the version it is based on';
+
+-- subject and key, not the key alone: one caller must never meet the answer of another
+create table rowcast.idempotency (
+  subject text not null,
+  key text not null,
+  request bytea not null,
+  xid xid8 not null default pg_current_xact_id(),
+  status int not null,
+  headers json not null,
+  body text,
+  at timestamptz not null default clock_timestamp(),
+  primary key (subject, key)
+);
+create index idempotency_at on rowcast.idempotency using btree (at);
+comment on table rowcast.idempotency is 'answers to writes with an Idempotency-Key, each inserted by the transaction of its write';
+comment on column rowcast.idempotency.subject is 'who asked: `anon` without a token';
+comment on column rowcast.idempotency.key is 'the Idempotency-Key';
+comment on column rowcast.idempotency.request is 'SHA-256 of the request: another one with the same key is refused';
+comment on column rowcast.idempotency.xid is 'the transaction of the write, from which the position of a repeated answer follows';
+comment on column rowcast.idempotency.status is 'HTTP status of the answer';
+comment on column rowcast.idempotency.headers is 'headers of the answer that follow from the write, by name';
+comment on column rowcast.idempotency.body is 'body of the answer without the position; null: none';
+comment on column rowcast.idempotency.at is 'when; forgotten after a day';
+revoke all on rowcast.idempotency from public;
+grant select, insert on rowcast.idempotency to rowcast_gateway;
+
+-- Forget kept answers. Called by the leading gateway, again while it returns `most`: small transactions.
+-- `older_than`: their age; `most`: rows of one call. Returns: how many. Tables: idempotency.
+create function rowcast.forget_answers(older_than interval default '24 h', most int default 1000) returns int
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $forget$
+declare
+  v_count int;
+begin
+  -- two gateways at once: each skips what the other removes
+  delete from rowcast.idempotency as i
+  using (select subject, key from rowcast.idempotency where at < clock_timestamp() - older_than order by at limit most for update skip locked) as o
+  where i.subject = o.subject and i.key = o.key;
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$forget$;
+comment on function rowcast.forget_answers(interval, int) is 'forget kept answers; returns how many';
+
+-- The sequences from which columns of a table draw their defaults: they belong to the column (`serial`). Those of identity columns need no right.
+-- `target`: the table. Tables: pg_depend, pg_class.
+create function rowcast._own_sequences(target oid) returns setof oid
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $sequences$
+  select c.oid
+  from pg_depend as d join pg_class as c on c.oid = d.objid and c.relkind = 'S'
+  where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = target and d.refobjsubid > 0 and d.deptype = 'a'
+  order by c.oid
+$sequences$;
+comment on function rowcast._own_sequences(oid) is 'sequences that belong to columns of a table';
+
+-- Which rights the gateway lacks to write a table, in words; null when none. `target`: the table. Tables: catalogs.
+create function rowcast._write_rights(target oid) returns text
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $rights$
+  select string_agg(format('%s on %s', r.what, r.relid::regclass), ', ' order by r.relid, r.what)
+  from (
+    select p as what, target as relid from unnest(array['insert', 'update', 'delete']) as p where not has_table_privilege('rowcast_gateway', target, p)
+    union all
+    select 'usage', s from rowcast._own_sequences(target) as s where not has_sequence_privilege('rowcast_gateway', s, 'usage')
+  ) as r
+$rights$;
+comment on function rowcast._write_rights(oid) is 'rights that the gateway lacks to write a table, in words';
+
+-- Note whether a table is written through the gateway, and tell the gateways. The caller owns it.
+-- `target`: a watched table; the rest: see rowcast.source. Tables: source, log.
+-- The reload is one of no table: who reads the log looks at the catalog, and nobody is reset.
+create function rowcast._set_writing(target oid, writable boolean, version_required boolean) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $set$
+#variable_conflict use_variable
+begin
+  perform rowcast._check_owner(target);
+  update rowcast.source as s set writable = writable, version_required = version_required where s.relid = target;
+  perform rowcast._mark(0::oid, 'r');
+end
+$set$;
+comment on function rowcast._set_writing(oid, boolean, boolean) is 'note whether a table is written through the gateway';
+
+-- Only what this version can keep is accepted. `target`: the table; `role`: who. Tables: none.
+create function rowcast._check_role(target oid, role text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $check$
+begin
+  if role is distinct from 'anon' then
+    raise exception using errcode = 'feature_not_supported',
+      message = format('role `%s`: only `anon` (no token) can be allowed in this version', role),
+      hint = 'roles, filters and columns come with the Permissions release';
+  end if;
+  if not exists (select from pg_class where oid = target) then
+    raise exception using errcode = 'undefined_table', message = format('there is no table `%s`', target::regclass);
+  end if;
+  perform rowcast._check_owner(target);
+end
+$check$;
+comment on function rowcast._check_role(oid, text) is 'raises unless the role can be allowed in this version and the caller owns the table';
+
+-- Allow a role to use a table through the gateway. The caller owns the table and is a member of rowcast_admin. Calling it again replaces what was
+-- allowed before.
+--   target            a table watched with public => true
+--   role              'anon': whoever has no token. Others come with the Permissions release, as do
+--   filter, columns   which must be null
+--   write             insert, update and delete rows
+--   version_required  an update or a delete must name the version it is based on, otherwise it is refused
+-- Returns: nothing. Tables: source, log; grants insert, update, delete on target and usage on its columns' sequences to rowcast_gateway.
+create function rowcast.allow(target regclass, role text, filter text default null, columns text[] default null, write boolean default false,
+  version_required boolean default true) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
+as $allow$
+#variable_conflict use_variable
+declare
+  v_public boolean;
+  v_sequence oid;
+begin
+  perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
+  perform rowcast._check_role(target, role);
+  if filter is not null or columns is not null then
+    raise exception using errcode = 'feature_not_supported', message = '`filter` and `columns` cannot be given in this version',
+      hint = 'roles, filters and columns come with the Permissions release';
+  end if;
+  if write is null or version_required is null then
+    raise exception using errcode = 'invalid_parameter_value', message = '`write` and `version_required` must not be null';
+  end if;
+  select s.public into v_public from rowcast.source as s where s.relid = target;
+  if v_public is null then
+    raise exception using errcode = 'object_not_in_prerequisite_state', message = format('`%s` is not watched', target),
+      hint = format('select rowcast.watch(%L, public => true)', target);
+  end if;
+  if not v_public then
+    raise exception using errcode = 'object_not_in_prerequisite_state', message = format('`%s` is not public', target),
+      hint = format('without a token only public tables can be reached: select rowcast.watch(%L, public => true)', target);
+  end if;
+  if not write then
+    perform rowcast.deny(target, role);
+    return;
+  end if;
+  execute format('grant insert, update, delete on %s to rowcast_gateway', target);
+  for v_sequence in select s from rowcast._own_sequences(target) as s loop
+    execute format('grant usage on sequence %s to rowcast_gateway', v_sequence::regclass);
+  end loop;
+  perform rowcast._set_writing(target, true, version_required);
+end
+$allow$;
+comment on function rowcast.allow(regclass, text, text, text[], boolean, boolean) is 'allow a role to use a table through the gateway';
+
+-- Take back what rowcast.allow gave. The caller owns the table. A table that was not allowed is left as it is.
+-- `target`: the table; `role`: 'anon'. Tables: source, log; revokes insert, update, delete on target and usage on its columns' sequences.
+create function rowcast.deny(target regclass, role text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set client_min_messages = warning
+as $deny$
+#variable_conflict use_variable
+declare
+  v_sequence oid;
+begin
+  perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
+  perform rowcast._check_role(target, role);
+  if not exists (select from rowcast.source as s where s.relid = target and s.writable) then
+    return;
+  end if;
+  execute format('revoke insert, update, delete on %s from rowcast_gateway', target);
+  for v_sequence in select s from rowcast._own_sequences(target) as s loop
+    execute format('revoke usage on sequence %s from rowcast_gateway', v_sequence::regclass);
+  end loop;
+  perform rowcast._set_writing(target, false, true);
+end
+$deny$;
+comment on function rowcast.deny(regclass, text) is 'take back what rowcast.allow gave';
+
+-- unwatch takes back first what allow gave; the rest stays as 0005 has it.
+alter function rowcast.unwatch(regclass, boolean) rename to _unwatch;
+comment on function rowcast._unwatch(regclass, boolean) is 'stop watching a table that nobody is allowed to write';
+
+-- Stop watching a table. The caller owns it. A table that is not watched is left as it is; of a dropped table, give the number.
+--   drop_version  also drop row_version; kept by default, so that watching again continues with higher versions
+-- Returns: nothing. Tables: drops target's triggers; source; revokes from rowcast_gateway what watch and allow granted.
+create function rowcast.unwatch(target regclass, drop_version boolean default false) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $unwatch$
+begin
+  if exists (select from pg_class where oid = target) then
+    perform rowcast.deny(target, 'anon');
+  end if;
+  perform rowcast._unwatch(target, drop_version);
+end
+$unwatch$;
+comment on function rowcast.unwatch(regclass, boolean) is 'stop watching a table';
+
+-- Their results have more columns than before, which `create or replace` cannot do.
+drop function rowcast.sources();
+drop function rowcast.status();
+
+-- The watched tables, one row each; a table that was dropped is not among them.
+-- Returns, beside the settings: key_sql and row_sql for the alias t; columns as [{"name","type_oid","type_sql","is_enum","collation"}], types
+-- without domains; broken, fingerprint; writable, version_required: whether and how it is written without a token. Tables: source and catalogs.
+create function rowcast.sources() returns table (relid oid, schema text, name text, key text[], key_sql text, row_sql text, ttl_ms bigint,
+  stale_ms bigint, snapshot_ms bigint, bulk_limit int, public boolean, columns json, broken text, fingerprint text,
+  writable boolean, version_required boolean)
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $sources$
+  select c.oid, n.nspname::text, c.relname::text, s.key, rowcast.key_sql(c.oid, 't'), rowcast.row_sql(c.oid, 't'),
+    (extract(epoch from s.ttl) * 1000)::bigint, (extract(epoch from s.stale) * 1000)::bigint, (extract(epoch from s.snapshot_every) * 1000)::bigint,
+    s.bulk_limit, s.public,
+    -- typmod -1 and not null: format_type(bpchar, null) is `character`, which reads back as character(1)
+    (select coalesce(json_agg(json_build_object('name', a.attname, 'type_oid', b.oid::bigint, 'type_sql', format_type(b.oid, -1),
+        'is_enum', b.typtype = 'e', 'collation', rowcast._collation(a.attcollation)) order by a.attnum), '[]')
+     from pg_attribute as a join pg_type as b on b.oid = rowcast._base_type(a.atttypid)
+     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' and (s.columns is null or a.attname = any (s.columns))),
+    rowcast._broken(s.id), rowcast._fingerprint(s.id), s.writable and s.public, s.version_required
+  from rowcast.source as s join pg_class as c on c.oid = s.relid join pg_namespace as n on n.oid = c.relnamespace
+  order by c.oid
+$sources$;
+comment on function rowcast.sources() is 'the watched tables with everything a gateway must know of them';
+
+-- The state of every watched table, for people.
+-- Returns: one row a table; writes says who may write it through the gateway, null: nobody; warnings is empty when all is well.
+-- Tables: source, tick, log_0..2 and catalogs.
+create function rowcast.status() returns table (source text, triggers boolean, tick bigint, tick_age interval, log_rows bigint, log_bytes bigint,
+  oldest_tick bigint, oldest_tick_age interval, writes text, warnings text[])
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $status$
+  with ticks as (
+    select l.id, clock_timestamp() - l.at as age, o.id as oldest, clock_timestamp() - o.at as oldest_age
+    from (select id, at from rowcast.tick order by id desc limit 1) as l, (select id, at from rowcast.tick order by id limit 1) as o
+  ), log as (
+    select sum(pg_total_relation_size(c.oid))::bigint as bytes,
+      -- the log is never analyzed; what was inserted and not yet emptied is close enough
+      sum(pg_stat_get_live_tuples(c.oid))::bigint as rows
+    from pg_class as c where c.oid in ('rowcast.log_0'::regclass, 'rowcast.log_1'::regclass, 'rowcast.log_2'::regclass)
+  )
+  select coalesce(c.oid::regclass::text, s.relid::oid::text), c.oid is not null and rowcast._missing(s.id, c.oid, false) is null
+      and rowcast._missing(s.id, c.oid, true) is null,
+    ticks.id, ticks.age, log.rows, log.bytes, ticks.oldest, ticks.oldest_age,
+    case when s.writable then 'anon' || case when s.version_required then '' else ', also without a version' end end,
+    array_remove(array[
+      case when c.oid is null then format('the table was dropped; select rowcast.unwatch(%s)', s.relid::oid) end,
+      rowcast._broken(s.id),
+      'partitions without triggers, writes straight to them are not seen: ' || rowcast._missing(s.id, c.oid, true) || '; call rowcast.watch again',
+      case when c.relrowsecurity and not s.public then 'row level security is enabled' end,
+      case when c.relrowsecurity and c.relforcerowsecurity then 'row level security is forced on the owner: rows cannot be given a new version' end,
+      case when c.oid is not null and (select f.proowner from pg_proc as f
+          where f.oid = to_regprocedure(format('rowcast.restamp_%s(oid, json[], boolean)', s.id))) is distinct from c.relowner
+        then 'the table has another owner than when it was watched; call rowcast.watch again' end,
+      case when not rowcast.origin_ok() then 'this database is a copy or a restore and no gateway has started on it yet' end,
+      case when exists (select from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid where t.tgrelid = c.oid and t.tgname > 'zzz_rowcast_version'
+          and t.tgtype & 3 = 3 and not t.tgisinternal and f.pronamespace <> 'rowcast'::regnamespace)
+        then 'a BEFORE ROW trigger fires after `zzz_rowcast_version`; it must not touch row_version' end,
+      case when s.writable and not s.public then 'writing is allowed without a token, but the table is not public' end,
+      case when s.writable and c.oid is not null and rowcast._write_rights(c.oid) is not null
+        then 'the gateway lacks rights to write: ' || rowcast._write_rights(c.oid) || '; call rowcast.allow again' end
+    ], null)
+  from rowcast.source as s left join pg_class as c on c.oid = s.relid left join ticks on true cross join log
+  order by 1
+$status$;
+comment on function rowcast.status() is 'one row a watched table: triggers in place, ticks, log, who writes, warnings';
+
+do $rights$
+declare
+  v_function regprocedure;
+begin
+  for v_function in select oid from pg_proc where pronamespace = 'rowcast'::regnamespace loop
+    execute format('revoke all on function %s from public', v_function);
+  end loop;
+end
+$rights$;
+grant execute on function rowcast.sources(), rowcast.status(), rowcast._own_sequences(oid), rowcast._write_rights(oid)
+  to rowcast_gateway, rowcast_admin;
+grant execute on function rowcast.forget_answers(interval, int) to rowcast_gateway;
+grant execute on function rowcast.allow(regclass, text, text, text[], boolean, boolean), rowcast.deny(regclass, text),
+  rowcast.unwatch(regclass, boolean), rowcast._set_writing(oid, boolean, boolean), rowcast._check_role(oid, text) to rowcast_admin;
+
+reset role;

@@ -1,0 +1,127 @@
+//! From the names in a write to a table that may be written, a row and its columns.
+//!
+//! Must not know: the database. Invariant: an unpublished column and one that does not exist are refused in the same
+//! words, before any row is looked at; so is a table that is not public and one that does not exist.
+
+use super::Problem;
+use super::body::header;
+use crate::change::Table;
+use crate::hub::Tables;
+use crate::pg::write::{Expected, RowKey, Verb};
+use crate::session;
+use crate::wire::strict::{BodyError, Members};
+use actix_web::HttpRequest;
+use percent_encoding::percent_decode_str;
+use std::sync::Arc;
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Problem {
+        match error {
+            BodyError::Malformed(_) => Problem::new(400, "malformed-request", error.to_string()),
+            BodyError::Nul => Problem::new(422, "invalid-value", error.to_string()),
+        }
+    }
+}
+
+/// Table and key of `/v1/tables/{table}/{key}` as they stand in the address, still encoded: a decoded `%2C` would be
+/// taken for the comma between two key columns.
+pub(super) fn address(request: &HttpRequest) -> (String, Option<&str>) {
+    let mut segments = request.uri().path().splitn(5, '/').skip(3);
+    let table = percent_decode_str(segments.next().unwrap_or_default()).decode_utf8_lossy().into_owned();
+    (table, segments.next())
+}
+
+/// Refuses a query string: none has a meaning for a write.
+///
+/// # Errors
+/// 400.
+pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
+    if request.query_string().is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(400, "malformed-request", "a write takes no parameters in its address"))
+}
+
+/// Refuses a representation that is not ours.
+///
+/// # Errors
+/// 406.
+pub(super) fn accepts_json(request: &HttpRequest) -> Result<(), Problem> {
+    let Some(accept) = header(request, "accept")? else { return Ok(()) };
+    let fits = |range: &str| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        ["", "*/*", "application/*", "application/json"].iter().any(|ours| range.eq_ignore_ascii_case(ours))
+    };
+    if accept.split(',').any(fits) {
+        return Ok(());
+    }
+    Err(Problem::new(406, "not-acceptable", "this address answers `application/json`"))
+}
+
+/// The table of this name, if it may be written.
+///
+/// # Errors
+/// 404, 503, or 403.
+pub(super) fn table(tables: &Tables, name: &str) -> Result<Arc<Table>, Problem> {
+    let table = tables.by_name(name).filter(|table| table.public).ok_or(session::Refusal::NotFound)?;
+    if let Some(why) = &table.broken {
+        return Err(session::Refusal::Broken(why.clone()).into());
+    }
+    if !table.writable {
+        let detail = format!(
+            "writing is off for this table; its owner turns it on: `select rowcast.allow('{}.{}', 'anon', write => true)`",
+            table.schema, table.name
+        );
+        return Err(Problem::new(403, "writing-not-allowed", detail));
+    }
+    Ok(table.clone())
+}
+
+/// The row of this key.
+///
+/// # Errors
+/// 400: the text is no key of this table.
+pub(super) fn row_key(text: &str, table: &Table) -> Result<RowKey, Problem> {
+    RowKey::parse(text, table).map_err(|e| Problem::new(400, "invalid-value", format!("the key: {e}")))
+}
+
+/// The version that a change of a row is based on.
+///
+/// # Errors
+/// 428 when there is none and the table wants one.
+pub(super) fn based_on(given: Option<Expected>, table: &Table, how: &str) -> Result<Expected, Problem> {
+    match given {
+        Some(expected) => Ok(expected),
+        None if !table.version_required => Ok(Expected::Any),
+        None => Err(Problem::new(428, "precondition-required", format!("name the version you have read: {how}"))),
+    }
+}
+
+/// The columns of a body, without `row_version`. That one may be there when it says what the condition says: then
+/// somebody sends the row back that was read.
+///
+/// # Errors
+/// 422.
+pub(super) fn columns(members: Members, table: &Table, verb: Verb, expected: &Expected) -> Result<Members, Problem> {
+    let mut columns = Members::with_capacity(members.len());
+    for (name, raw) in members {
+        if name == "row_version" {
+            let same = |version: &i64| raw.get() == version.to_string();
+            let said = matches!(verb, Verb::Update | Verb::Replace | Verb::Put)
+                && matches!(expected, Expected::OneOf(versions) if matches!(&versions[..], [version] if same(version)));
+            if !said {
+                return Err(Problem::new(
+                    422,
+                    "read-only-column",
+                    "`row_version` is drawn by the database; in a changed row it may stand only as the version the change is based on",
+                ));
+            }
+            continue;
+        }
+        if table.column(&name).is_none() {
+            return Err(Problem::new(422, "unknown-column", format!("unknown column `{}`", name.escape_debug())));
+        }
+        columns.push((name, raw));
+    }
+    Ok(columns)
+}

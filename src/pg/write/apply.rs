@@ -1,0 +1,153 @@
+//! One operation inside a transaction.
+//!
+//! Invariant: a version is compared while the row is locked, so what is compared is what is changed.
+
+use super::order::{Expected, Fault, Operation, RowKey, Verb, Written};
+use super::statement::{self, Look, Source, Statement};
+use crate::change::{Key, Table};
+use crate::filter::{Filter, Image};
+use crate::pg::PgError;
+use crate::pg::log::Json;
+use crate::wire::{merge, strict};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
+
+/// `json` and `jsonb`: the types that a patch is merged into.
+const MERGED: [u32; 2] = [114, 3802];
+
+/// What an operation did.
+pub(super) struct Applied {
+    pub written: Written,
+    /// The transaction.
+    pub xid: u64,
+}
+
+async fn run(client: &Client, statement: &Statement) -> Result<Option<Row>, PgError> {
+    let params: Vec<(&(dyn ToSql + Sync), Type)> =
+        statement.params.iter().map(|p| (p as &(dyn ToSql + Sync), Type::TEXT)).collect();
+    Ok(client.query_typed(&statement.text, &params).await?.into_iter().next())
+}
+
+fn written(table: &Table, row: &Row, created: bool) -> Result<Written, PgError> {
+    let Json(json) = row.try_get("row")?;
+    let key: &str = row.try_get("key")?;
+    let key = Key::from_log(key, table.key.len() > 1);
+    Ok(Written { key, version: row.try_get("version")?, row: json, created })
+}
+
+/// The row of a key as it is now.
+pub(super) async fn look(client: &Client, table: &Table, key: &Filter, how: Look) -> Result<Option<Written>, PgError> {
+    match run(client, &statement::look(table, key, how)).await? {
+        Some(row) => written(table, &row, false).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The row once more, as it is at the end of the transaction: an AFTER trigger may have changed it, and capture itself
+/// gives a row that was inserted while its predecessor was deleted a higher version. As it was if it is gone.
+pub(super) async fn reread(client: &Client, table: &Table, was: Written) -> Result<Written, PgError> {
+    let Ok(key) = Filter::of_key(was.key.as_str(), table) else { return Ok(was) };
+    Ok(match look(client, table, &key, Look::Only).await? {
+        Some(now) => Written { created: was.created, ..now },
+        None => was,
+    })
+}
+
+fn applied(table: &Table, row: Option<Row>, created: bool) -> Result<Applied, Fault> {
+    let row = row.ok_or(Fault::Swallowed)?;
+    let xid: &str = row.try_get("xid")?;
+    let xid = xid.parse().map_err(|_| PgError::Unexpected("a transaction id that is no number".to_owned()))?;
+    Ok(Applied { written: written(table, &row, created)?, xid })
+}
+
+/// Carries out one operation.
+pub(super) async fn apply(client: &Client, operation: &Operation) -> Result<Applied, Fault> {
+    let table = &*operation.table;
+    let Some(key) = &operation.key else { return insert(client, operation, None).await };
+    let in_values = |(name, _): &&(String, _)| table.key.contains(name);
+    if operation.values.iter().any(|value| in_values(&value)) {
+        let given = operation.values.iter().filter(in_values).map(|(n, r)| (n.clone(), r.get().to_owned())).collect();
+        let json = object(&completed(given, key));
+        let row = run(client, &statement::same_key(table, &key.filter, json)).await?;
+        if !row.is_some_and(|row| row.get("same")) {
+            return Err(Fault::OtherKey);
+        }
+    }
+    let how = match operation.verb {
+        Verb::Insert | Verb::Create => Look::Only,
+        Verb::Update | Verb::Replace | Verb::Put => Look::Update,
+        Verb::Delete => Look::Delete,
+    };
+    let now = look(client, table, &key.filter, how).await?;
+    let now = match (operation.verb, now) {
+        (Verb::Insert | Verb::Create | Verb::Put, None) => return insert(client, operation, Some(key)).await,
+        (Verb::Insert | Verb::Create, Some(now)) => return Err(Fault::Exists(now)),
+        (_, None) => return Err(Fault::NotFound),
+        (_, Some(now)) => now,
+    };
+    if let Expected::OneOf(versions) = &operation.expected
+        && !versions.contains(&now.version)
+    {
+        return Err(Fault::Stale(now));
+    }
+    if operation.verb == Verb::Delete {
+        let mut gone = applied(table, run(client, &statement::delete(table, &key.filter)).await?, false)?;
+        // the tombstone's: every later version of this key is higher
+        gone.written.version += 1;
+        return Ok(gone);
+    }
+    update(client, operation, key, &now).await
+}
+
+async fn insert(client: &Client, operation: &Operation, key: Option<&RowKey>) -> Result<Applied, Fault> {
+    let mut values: Vec<(String, String)> =
+        operation.values.iter().map(|(name, raw)| (name.clone(), raw.get().to_owned())).collect();
+    if let Some(key) = key {
+        values = completed(values, key);
+    }
+    let columns: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
+    let statement = statement::insert(&operation.table, &columns, object(&values));
+    applied(&operation.table, run(client, &statement).await?, true)
+}
+
+async fn update(client: &Client, operation: &Operation, key: &RowKey, now: &Written) -> Result<Applied, Fault> {
+    let table = &*operation.table;
+    let free = |name: &str| name != "row_version" && !table.key.iter().any(|k| k == name);
+    let unreadable = |e| PgError::Unexpected(format!("{e}"));
+    let image = Image::parse(&now.row).map_err(unreadable)?;
+    let mut values: Vec<(String, String)> = Vec::new();
+    for (name, raw) in operation.values.iter().filter(|(name, _)| free(name)) {
+        let merges = operation.verb == Verb::Update && table.column(name).is_some_and(|c| MERGED.contains(&c.type_oid));
+        let text = match image.get(name) {
+            Some(old) if merges => merge(old, raw.get()).map_err(|_| Fault::Unmergeable(name.clone()))?,
+            _ => raw.get().to_owned(),
+        };
+        values.push((name.clone(), text));
+    }
+    let mut columns: Vec<(&str, Source)> = values.iter().map(|(name, _)| (name.as_str(), Source::Given)).collect();
+    if operation.verb != Verb::Update {
+        let absent = |name: &str| free(name) && !values.iter().any(|(n, _)| n == name);
+        columns
+            .extend(table.columns.iter().map(|c| c.name.as_str()).filter(|n| absent(n)).map(|n| (n, Source::Default)));
+    }
+    if columns.is_empty() {
+        // a write all the same: it has a version and a place in the stream
+        columns.push(("row_version", Source::Same));
+    }
+    let statement = statement::update(table, &key.filter, &columns, object(&values));
+    applied(table, run(client, &statement).await?, false)
+}
+
+fn object(values: &[(String, String)]) -> String {
+    strict::write_object(values.iter().map(|(name, raw)| (name.as_str(), raw.as_str())))
+}
+
+/// `values` with the columns of `key` that are not among them, as strings: a type reads its own text.
+fn completed(mut values: Vec<(String, String)>, key: &RowKey) -> Vec<(String, String)> {
+    for (column, text) in &key.parts {
+        if !values.iter().any(|(name, _)| name == column) {
+            values.push((column.clone(), strict::quoted(text)));
+        }
+    }
+    values
+}

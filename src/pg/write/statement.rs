@@ -1,0 +1,196 @@
+//! The text of the statements.
+//!
+//! Must not know: connections, values. Invariant: names come from the catalog and are quoted; whatever the client sent
+//! is a parameter.
+
+use crate::change::Table;
+use crate::filter::Filter;
+use std::fmt::Write as _;
+
+/// A statement and its parameters, all of type text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Statement {
+    pub text: String,
+    pub params: Vec<String>,
+}
+
+/// What a column is set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The value given.
+    Given,
+    /// What the table says.
+    Default,
+    /// What it was: the row is written and nothing else changes.
+    Same,
+}
+
+/// An identifier in double quotes.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn name(table: &Table) -> String {
+    format!("{}.{}", quoted(&table.schema), quoted(&table.name))
+}
+
+/// The parameter `$1`, a JSON object, as one row of these columns.
+///
+/// A record and not the table's row type: that one checks the domains of columns that are not given. Domains and
+/// lengths are checked when the value is assigned. `json` and not `jsonb`: it keeps every digit.
+fn record(table: &Table, columns: &[&str], alias: &str) -> String {
+    let mut list = String::new();
+    for column in columns.iter().filter_map(|c| table.column(c)) {
+        let _ = write!(list, "{}{} {}", if list.is_empty() { "" } else { ", " }, quoted(&column.name), column.type_sql);
+    }
+    format!("pg_catalog.json_to_record($1::pg_catalog.text::pg_catalog.json) as {alias}({list})")
+}
+
+/// What every write returns, and every look at a row.
+fn returning(table: &Table) -> String {
+    format!("{} as key, t.row_version as version, {} as row", table.key_sql, table.row_sql)
+}
+
+const XID: &str = "pg_catalog.pg_current_xact_id()::pg_catalog.text as xid";
+
+/// How a row is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Without waiting for anybody.
+    Only,
+    /// To change it. Who refers to the row does not wait: its key stays.
+    Update,
+    /// To remove it.
+    Delete,
+}
+
+/// The row of a key.
+pub(super) fn look(table: &Table, key: &Filter, look: Look) -> Statement {
+    let sql = key.to_sql("t", 1);
+    let lock = match look {
+        Look::Only => "",
+        Look::Update => " for no key update of t",
+        Look::Delete => " for update of t",
+    };
+    let text = format!("select {} from {} as t where {}{lock}", returning(table), name(table), sql.text);
+    Statement { text, params: sql.params }
+}
+
+/// Whether the key columns in `json` are those of `key`.
+pub(super) fn same_key(table: &Table, key: &Filter, json: String) -> Statement {
+    let columns: Vec<&str> = table.key.iter().map(String::as_str).collect();
+    let sql = key.to_sql("t", 2);
+    let text = format!("select ({}) is true as same from {}", sql.text, record(table, &columns, "t"));
+    Statement { text, params: std::iter::once(json).chain(sql.params).collect() }
+}
+
+/// A new row. Only columns that are given are named, so that defaults, identity and generated columns do what they do.
+pub(super) fn insert(table: &Table, columns: &[&str], json: String) -> Statement {
+    let (name, returning) = (name(table), returning(table));
+    if columns.is_empty() {
+        let text = format!("insert into {name} as t default values returning {returning}, {XID}");
+        return Statement { text, params: Vec::new() };
+    }
+    let list = |alias: &str| columns.iter().map(|c| format!("{alias}{}", quoted(c))).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "insert into {name} as t ({}) select {} from {} returning {returning}, {XID}",
+        list(""),
+        list("r."),
+        record(table, columns, "r")
+    );
+    Statement { text, params: vec![json] }
+}
+
+/// Changes a row.
+pub(super) fn update(table: &Table, key: &Filter, columns: &[(&str, Source)], json: String) -> Statement {
+    let set = |(column, source): &(&str, Source)| {
+        let column = quoted(column);
+        match source {
+            Source::Given => format!("{column} = r.{column}"),
+            Source::Default => format!("{column} = default"),
+            Source::Same => format!("{column} = t.{column}"),
+        }
+    };
+    let sets = columns.iter().map(set).collect::<Vec<_>>().join(", ");
+    let given: Vec<&str> = columns.iter().filter(|(_, s)| *s == Source::Given).map(|(c, _)| *c).collect();
+    let (from, json) = if given.is_empty() {
+        (String::new(), None)
+    } else {
+        (format!(" from {}", record(table, &given, "r")), Some(json))
+    };
+    let sql = key.to_sql("t", if json.is_some() { 2 } else { 1 });
+    let text = format!(
+        "update {} as t set {sets}{from} where {} returning {}, {XID}",
+        name(table),
+        sql.text,
+        returning(table)
+    );
+    Statement { text, params: json.into_iter().chain(sql.params).collect() }
+}
+
+/// Removes a row.
+pub(super) fn delete(table: &Table, key: &Filter) -> Statement {
+    let sql = key.to_sql("t", 1);
+    let text = format!("delete from {} as t where {} returning {}, {XID}", name(table), sql.text, returning(table));
+    Statement { text, params: sql.params }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Collation, Column};
+    use std::time::Duration;
+
+    fn table() -> Table {
+        let column = |name: &str, type_oid, type_sql: &str| Column {
+            name: name.to_owned(),
+            type_oid,
+            type_sql: type_sql.to_owned(),
+            is_enum: false,
+            collation: Collation::None,
+        };
+        Table {
+            relid: 1,
+            schema: "app".to_owned(),
+            name: "T\" t".to_owned(),
+            columns: vec![
+                column("id", 23, "integer"),
+                column("a;\"b", 1700, "numeric"),
+                column("row_version", 20, "bigint"),
+            ],
+            key: vec!["id".to_owned()],
+            key_sql: "K".to_owned(),
+            row_sql: "R".to_owned(),
+            public: true,
+            ttl: Duration::ZERO,
+            stale: Duration::ZERO,
+            snapshot_every: Duration::ZERO,
+            broken: None,
+            fingerprint: String::new(),
+            writable: true,
+            version_required: true,
+        }
+    }
+
+    #[test]
+    fn names_are_quoted_and_values_are_parameters() {
+        let table = table();
+        let key = Filter::of_key("7", &table).unwrap();
+        let json = "{\"a;\\\"b\": \"$$); drop table x\"}".to_owned();
+        let statement = update(&table, &key, &[("a;\"b", Source::Given), ("id", Source::Default)], json.clone());
+        assert_eq!(
+            statement.text,
+            "update \"app\".\"T\"\" t\" as t set \"a;\"\"b\" = r.\"a;\"\"b\", \"id\" = default from \
+             pg_catalog.json_to_record($1::pg_catalog.text::pg_catalog.json) as r(\"a;\"\"b\" numeric) where \
+             ((t.\"id\" operator(pg_catalog.=) ($2::pg_catalog.text)::pg_catalog.int4)) returning K as key, \
+             t.row_version as version, R as row, pg_catalog.pg_current_xact_id()::pg_catalog.text as xid"
+        );
+        assert_eq!(statement.params, [json, "7".to_owned()]);
+        let touch = update(&table, &key, &[("row_version", Source::Same)], String::new());
+        assert!(
+            touch.text.contains("set \"row_version\" = t.\"row_version\" where") && touch.params == ["7"],
+            "{touch:?}"
+        );
+        assert!(insert(&table, &[], String::new()).text.contains("default values returning"));
+    }
+}
