@@ -1,7 +1,7 @@
 //! Cached reads: lists and rows.
 
 use super::super::read_params::MAX_OFFSET;
-use super::schemas::POSITION;
+use super::schemas::{A_POSITION, POSITION};
 use super::streams::{FILTERS, MALFORMED, projecting, selecting};
 use super::words::{
     FORM, JSON, answer, asked, empty, get_and_head, header, list, object, operation, oversized, pairs, passing, path,
@@ -30,7 +30,7 @@ fn reading(operation: OperationBuilder) -> OperationBuilder {
     let tags = "Entity tags that are held: 304 when one is still right. `*`: any.";
     let codes = [MALFORMED, &["invalid-position"]].concat();
     let operation = operation
-        .parameter(asked("Rowcast-Min-Position", pattern(min, POSITION, "4711-9f3a2c")))
+        .parameter(asked("Rowcast-Min-Position", pattern(min, POSITION, A_POSITION)))
         .parameter(asked("If-None-Match", text(tags).examples(["\"42\""])))
         .response("400", problem(&codes))
         .response("404", problem(&["not-found"]))

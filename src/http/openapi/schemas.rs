@@ -15,6 +15,9 @@ use utoipa::openapi::schema::{
 /// A position; also how the header and the parameter look.
 pub(super) const POSITION: &str = "^(0|[1-9][0-9]{0,18})-[0-9a-f]{6}$";
 
+/// An example of one: of a tick that is past everywhere. Who tries it is told so; one that is ahead would be waited for.
+pub(super) const A_POSITION: &str = "1-9f3a2c";
+
 /// A key.
 const KEY: &str = "^([A-Za-z0-9._~-]|%[0-9A-F]{2})*(,([A-Za-z0-9._~-]|%[0-9A-F]{2})*)*$";
 
@@ -34,7 +37,7 @@ pub(super) fn components() -> Components {
     let named: Vec<(&str, AnySchema)> = vec![
         (
             "Position",
-            pattern("A state of the database, the same on every gateway. Opaque.", POSITION, "4711-9f3a2c").into(),
+            pattern("A state of the database, the same on every gateway. Opaque.", POSITION, A_POSITION).into(),
         ),
         ("Key", pattern("The key columns' text, percent-encoded, joined with `,`.", KEY, "7").into()),
         (

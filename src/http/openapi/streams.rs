@@ -1,6 +1,7 @@
 //! The streams, and what is there for operators.
 
 use super::super::params::{MAX_LABEL, MAX_SUBS, MAX_WAIT};
+use super::schemas::A_POSITION;
 use super::words::{
     JSON, answer, asked, empty, get_and_head, header, list, object, one_of, operation, oversized, pairs, passing,
     pattern, problem, query, schema, stream_of, text, whole,
@@ -46,7 +47,7 @@ fn subscribing(operation: OperationBuilder) -> OperationBuilder {
         "a~scores?league%3Deq.nfl",
     );
     let since =
-        pattern("Begin after this position; `now`: with what comes. Without: a snapshot first.", SINCE, "4711-9f3a2c");
+        pattern("Begin after this position; `now`: with what comes. Without: a snapshot first.", SINCE, A_POSITION);
     let subs = query("sub", list("", sub)).explode(Some(true));
     selecting(operation.parameter(query("table", table)).parameter(subs).parameter(query("since", since)))
 }
@@ -75,7 +76,7 @@ pub(in super::super) fn stream() -> PathItem {
     let last = pattern(
         "The last `id` received; wins over `since`. A browser's `EventSource` sends it by itself.",
         SINCE,
-        "4711-9f3a2c",
+        A_POSITION,
     );
     let about = "Server-sent events: a snapshot, then every change, for as long as the connection lives; a `cursor` at least \
         every 15 s. Where it cannot begin or go on for now it says `bye` and ends: an `EventSource` comes back by itself. \
