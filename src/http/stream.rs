@@ -151,7 +151,7 @@ pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result
 }
 
 /// Refuses a client that asks for another representation and nothing else.
-fn accepts(request: &HttpRequest, ours: &'static str) -> Result<(), Problem> {
+pub(super) fn accepts(request: &HttpRequest, ours: &'static str) -> Result<(), Problem> {
     let Some(accept) = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()) else { return Ok(()) };
     let (family, _) = ours.split_once('/').unwrap_or((ours, ""));
     let fits = |range: &str| {

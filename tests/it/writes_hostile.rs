@@ -20,6 +20,13 @@ async fn h9_large_and_broken_bodies() {
     for size in [1024 * 1024 + 1, 5 * 1024 * 1024] {
         w.json("POST", "/v1/tables/t", &[], &body(size)).await.refused(413, "payload-too-large");
     }
+    // refused for something else while the body is still being sent: the answer arrives
+    for _ in 0..20 {
+        let large = body(1000 * 1000);
+        w.json("POST", "/v1/tables/nothing", &[], &large).await.refused(404, "not-found");
+        w.send("POST", "/v1/tables/t", &[], large.clone()).await.refused(415, "unsupported-media-type");
+        w.json("PATCH", "/v1/tables/t/1", &[("if-match", "x")], &large).await.refused(400, "malformed-request");
+    }
     // chunked, so without a length to look at
     let chunks = futures_util::stream::iter((0..40).map(|_| Ok::<_, std::io::Error>(vec![b' '; 64 * 1024])));
     let request = writing::http().post(w.gateway.url("/v1/tables/t")).header("content-type", "application/json");
