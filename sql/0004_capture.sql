@@ -211,13 +211,15 @@ comment on function rowcast._by_slot(text, text) is 'one statement for each log 
 -- `id`: the source. Returns: whether one was made. Tables: source and catalogs; creates capture_<id>_insert, _update, _delete, _truncate and
 -- the sequence deleted_<id>.
 --
--- Their shape is owed to measurement (PostgreSQL 15, a one-row UPDATE of eight columns inside the server, best of many short runs on a shared
--- two-core machine; us on top of the 7.5 of an unwatched table): row_version and the two transition tables 7.5, one INSERT through SPI with its
--- index 6.5, the second transition table and the match 2, each image 3.5, the test for one row 1.5, for the key columns 2, all else 2.
+-- Their shape is owed to measurement: thousands of instructions (valgrind, PostgreSQL 15) of a one-row UPDATE of five columns as its own
+-- transaction. Unwatched 143; drawing the version 28; both transition tables and the call 20; `security definer` and `set` 7; one INSERT through
+-- SPI 45 and each of its indexes 15; the two images 38; the test for one row 16; finding the pair 4; which log table, key and columns unchanged
+-- 13; the lease 19. Together 217; the plainest trigger that writes both images into a log, as jsonb, 107.
 -- So a statement of one row, the common one, runs one plain INSERT, and everything else in it is an expression that plpgsql evaluates without
--- a query. Roads not taken: a full join for one row 7 more; counting through a CTE with RETURNING 9; `set search_path` 2 to 5, and as much
--- again for every other `set` clause (so every name and operator is qualified instead, and the writer's settings are touched only when they
--- matter and differ); asking pg_attribute for the key columns 4. to_jsonb 4.9 an image, json_build_object 5.2.
+-- a query. Roads not taken: a full join for one row 25 more; counting through a CTE with RETURNING 30; a WHEN clause on the version trigger 12 (it
+-- is parsed again in every statement); testing the attached version in it 7; `set search_path` 8 to 20, and as much again for every other `set`
+-- clause (so every name and operator is qualified instead, and the writer's settings are touched only when they matter and differ); looking up
+-- the key columns 20. AFTER ROW is 41 cheaper for one row and several times dearer for 100,000.
 -- `set jit = off` costs next to nothing and is needed: a session whose first write touches 100,000 rows plans the one-row statement for as many,
 -- and Postgres would compile that plan at every later one-row write (500 ms each), besides 2 s for the first.
 -- What is rarely asked stands in an `if` of its own: an expression sets up every function it names anew in each transaction, called or not.
@@ -300,7 +302,9 @@ begin
     if %1$s then
       return null;
     end if;
-    if not rowcast._key_holds(%3$s) or not rowcast._columns_hold(%3$s) then
+    -- these two look through the transaction's snapshot, which may be older than the change
+    if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed'
+      or not rowcast._key_holds(%3$s) or not rowcast._columns_hold(%3$s) then
       perform rowcast._mark(%2$s, 'r');
       return null;
     end if;

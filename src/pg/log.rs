@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is returned is complete or marked as a reload; memory is bounded however much happened.
 
+use super::heard::Heard;
 use super::statements::Statements;
 use super::{PgError, queries};
 use crate::change::{Batch, Key, Net, Op, Position, Reload, RowChange, Snapshot, TableBatch, Tick, fold, one_line};
@@ -42,21 +43,33 @@ pub enum Range {
     Unknown,
 }
 
-/// Reads everything after `from` up to `to`. `budget` is the bytes of images kept; a table whose changes exceed what
-/// is left of it becomes a reload and the rest is read again without it. `known` is the snapshot at `from`, if the
-/// caller has it: then everything is asked at once, one round trip instead of three.
+/// What to read.
+#[derive(Clone, Copy)]
+pub(super) struct Read<'a> {
+    /// For the tables' key columns.
+    pub(super) tables: &'a Tables,
+    /// After this position.
+    pub(super) from: Position,
+    /// The snapshot there, if the caller has it: then everything is asked at once, one round trip instead of three.
+    pub(super) known: Option<&'a Snapshot>,
+    /// Up to this tick.
+    pub(super) to: &'a Tick,
+    /// Bytes of images kept.
+    pub(super) budget: usize,
+}
+
+/// Reads a range. A table whose changes exceed the budget becomes a reload, and the rest is read again without it.
+/// Every so many rows count as heard.
 ///
 /// # Errors
 /// The connection broke; the caller opens another.
-pub async fn read_range(
+pub(super) async fn read_range(
     client: &mut Client,
     prepared: Option<&Statements>,
-    tables: &Tables,
-    from: Position,
-    known: Option<&Snapshot>,
-    to: &Tick,
-    budget: usize,
+    read: &Read<'_>,
+    heard: &Heard,
 ) -> Result<Range, PgError> {
+    let Read { tables, from, known, to, budget } = *read;
     let mut overflowed: Vec<u32> = Vec::new();
     loop {
         let cancel = client.cancel_token();
@@ -78,8 +91,7 @@ pub async fn read_range(
             let Some(snap) = snapshot_of(&transaction, prepared, from).await? else { return Ok(Range::Unknown) };
             stream(&transaction, prepared, &snap, to, &overflowed).await?
         };
-        let read = collect(rows, tables, budget).await?;
-        match read {
+        match collect(rows, tables, budget, heard).await? {
             Collected::All { tables, bad_rows } => {
                 // it wrote nothing: its end is sent and not waited for
                 drop(transaction);
@@ -135,21 +147,51 @@ async fn stream(
     leave_out: &[u32],
 ) -> Result<RowStream, PgError> {
     let to = to.snap.to_string();
-    let params: [&(dyn ToSql + Sync); 3] = [&from, &to, &leave_out];
+    let (low, high) = gaps(leave_out);
+    let params: [&(dyn ToSql + Sync); 4] = [&from, &to, &low, &high];
     Ok(match prepared {
         Some(statements) => transaction.query_raw(&statements.range, params).await?,
         None => {
-            let types = [Type::TEXT, Type::TEXT, Type::OID_ARRAY];
+            let types = [Type::TEXT, Type::TEXT, Type::OID_ARRAY, Type::OID_ARRAY];
             transaction.query_typed_raw(queries::RANGE, params.into_iter().zip(types)).await?
         }
     })
 }
 
-async fn collect(rows: RowStream, known: &Tables, budget: usize) -> Result<Collected, PgError> {
+/// All oids but these, as closed ranges: bounds are what an index can pass rows by with.
+fn gaps(leave_out: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let mut sorted = leave_out.to_vec();
+    sorted.sort_unstable();
+    let (mut low, mut high, mut next) = (Vec::new(), Vec::new(), Some(0));
+    for relid in sorted {
+        if let (Some(from), Some(to)) = (next, relid.checked_sub(1))
+            && from <= to
+        {
+            low.push(from);
+            high.push(to);
+        }
+        next = relid.checked_add(1);
+    }
+    if let Some(from) = next {
+        low.push(from);
+        high.push(u32::MAX);
+    }
+    (low, high)
+}
+
+/// Rows after which the connection counts as heard: often against the limit, seldom against the price of a clock.
+const HEARD_EVERY: usize = 256;
+
+async fn collect(rows: RowStream, known: &Tables, budget: usize, heard: &Heard) -> Result<Collected, PgError> {
     let mut rows = pin!(rows);
+    let mut count: usize = 0;
     let mut incoming: HashMap<u32, Incoming> = HashMap::new();
     let (mut bytes, mut bad_rows) = (0, Vec::new());
     while let Some(row) = rows.try_next().await? {
+        count += 1;
+        if count.is_multiple_of(HEARD_EVERY) {
+            heard.note();
+        }
         let relid: u32 = row.try_get("relid")?;
         let table = incoming.entry(relid).or_default();
         if table.reload.is_some() {
@@ -244,4 +286,16 @@ pub fn tick_from(row: &Row) -> Result<Tick, PgError> {
         snap: Arc::new(snap),
         at_micros: i64::try_from(at.as_micros()).unwrap_or(i64::MAX),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gaps;
+
+    #[test]
+    fn gaps_leave_out_what_they_should() {
+        assert_eq!(gaps(&[]), (vec![0], vec![u32::MAX]));
+        assert_eq!(gaps(&[7, 3, 4]), (vec![0, 5, 8], vec![2, 6, u32::MAX]));
+        assert_eq!(gaps(&[0, u32::MAX]), (vec![1], vec![u32::MAX - 1]));
+    }
 }

@@ -6,6 +6,7 @@ pub mod catalog;
 mod connect;
 pub mod doorbell;
 mod error;
+mod heard;
 pub mod log;
 pub mod migrate;
 pub mod queries;

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
 /// Prepared statements of the ticker's connection.
-pub struct Statements {
+pub(super) struct Statements {
     pub(super) tick: Statement,
     pub(super) last_tick: Statement,
     pub(super) tick_by_id: Statement,
@@ -34,7 +34,9 @@ impl Statements {
             last_tick: client.prepare_typed(queries::LAST_TICK, &[]).await?,
             tick_by_id: client.prepare_typed(queries::TICK_BY_ID, &[Type::INT8, Type::INT4]).await?,
             pending: client.prepare_typed(queries::PENDING, &[Type::TEXT]).await?,
-            range: client.prepare_typed(queries::RANGE, &[Type::TEXT, Type::TEXT, Type::OID_ARRAY]).await?,
+            range: client
+                .prepare_typed(queries::RANGE, &[Type::TEXT, Type::TEXT, Type::OID_ARRAY, Type::OID_ARRAY])
+                .await?,
             disarm: client.prepare_typed(queries::DISARM, &[]).await?,
             armed: client.prepare_typed(queries::ARMED, &[Type::INT8]).await?,
         })

@@ -2,7 +2,8 @@
 //!
 //! Invariant: rows are read in one snapshot, in the notation of the log, and with the exact tick they join at.
 
-use super::log::{Json, Range, read_range, tick_from};
+use super::heard::Heard;
+use super::log::{Json, Range, Read, read_range, tick_from};
 use super::{NOTATION, PgError, queries};
 use crate::cache::MissedCache;
 use crate::change::{Batch, Key, Position, Snapshot, Tick};
@@ -102,7 +103,8 @@ impl Store {
     async fn read_missed(&self, from: Position, to: &Tick) -> Result<Option<Arc<Batch>>, PgError> {
         let tables = self.tables();
         let mut client = self.pool.get().await?;
-        match read_range(&mut client, None, &tables, from, None, to, self.batch_bytes).await? {
+        let read = Read { tables: &tables, from, known: None, to, budget: self.batch_bytes };
+        match read_range(&mut client, None, &read, &Heard::default()).await? {
             Range::Batch(batch) => Ok(Some(Arc::new(batch))),
             Range::Unknown => Ok(None),
         }

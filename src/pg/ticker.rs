@@ -6,7 +6,8 @@
 //! Leadership is a session advisory lock: it ends with the session, however the session ends. That two leaders at
 //! once do no harm rests on `prev_id` being unique, not on the lock.
 
-use super::log::{Range, read_range, tick_from};
+use super::heard::Heard;
+use super::log::{Range, Read, read_range, tick_from};
 use super::statements::Statements;
 use super::{Backoff, PgError, Role, Status, catalog, connect, migrate, queries};
 use crate::change::{Reload, TableBatch, Tick};
@@ -43,7 +44,7 @@ const ARMING_MAX: Duration = Duration::from_millis(250);
 const LEADER_STUCK: Duration = Duration::from_secs(2);
 
 /// A session that got no answer for so long is given up: a peer that acknowledges bytes and never answers (a stopped
-/// server, a proxy gone wrong) looks alive to TCP. Longer than the longest batch takes to read.
+/// server, a proxy gone wrong) looks alive to TCP. Every row counts as an answer, so a long batch is none of these.
 const SILENT: Duration = Duration::from_secs(30);
 
 /// How often the catalog is compared, for changes of tables that fire no trigger.
@@ -110,27 +111,31 @@ impl Ticker {
 
     async fn session(&self, backoff: &mut Backoff) -> Result<std::convert::Infallible, PgError> {
         let client = connect(&self.config, &self.tasks, "ticker connection").await?;
+        let heard = Heard::default();
+        let limit = SILENT.max(self.options.safety_poll * 2);
+        tokio::select! {
+            ended = self.live(client, &heard, backoff) => ended,
+            () = heard.silence(limit) => Err(PgError::Unreachable(format!("no answer for {} s", limit.as_secs()))),
+        }
+    }
+
+    /// One connection's life.
+    async fn live(
+        &self,
+        client: Client,
+        heard: &Heard,
+        backoff: &mut Backoff,
+    ) -> Result<std::convert::Infallible, PgError> {
         migrate::check(&client).await?;
         migrate::check_origin(&client).await?;
         let statements = Statements::prepare(&client).await?;
-        let mut session = Session { ticker: self, client, statements, catalog_at: None, rotated_at: Instant::now() };
+        let mut session =
+            Session { ticker: self, client, statements, heard, catalog_at: None, rotated_at: Instant::now() };
         session.catalog(true).await?;
         session.take_position().await?;
         self.hub.confirm();
         backoff.reset();
-        tokio::select! {
-            ended = session.serve() => ended,
-            silent = self.silence() => Err(PgError::Unreachable(format!("no answer for {} s", silent.as_secs()))),
-        }
-    }
-
-    /// Ends when the database has confirmed nothing for [`SILENT`], or two safety polls if these are rarer.
-    async fn silence(&self) -> Duration {
-        let limit = SILENT.max(self.options.safety_poll * 2);
-        while self.hub.lag().is_none_or(|lag| lag < limit) {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        limit
+        session.serve().await
     }
 }
 
@@ -139,6 +144,7 @@ struct Session<'a> {
     ticker: &'a Ticker,
     client: Client,
     statements: Statements,
+    heard: &'a Heard,
     catalog_at: Option<Instant>,
     rotated_at: Instant,
 }
@@ -172,6 +178,7 @@ impl Session<'_> {
 
     async fn last_tick(&self) -> Result<Tick, PgError> {
         let rows = self.client.query(&self.statements.last_tick, &[]).await?;
+        self.heard.note();
         let row = rows
             .first()
             .ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
@@ -187,7 +194,6 @@ impl Session<'_> {
             return Ok(());
         };
         if from == tick.position {
-            hub.confirm();
             return Ok(());
         }
         if tick.position.tick <= from.tick {
@@ -197,7 +203,10 @@ impl Session<'_> {
         }
         let budget = self.ticker.options.batch_bytes;
         let prepared = Some(&self.statements);
-        let range = read_range(&mut self.client, prepared, &hub.tables(), from, Some(&snap), &tick, budget).await?;
+        let range = {
+            let read = Read { tables: &hub.tables(), from, known: Some(&snap), to: &tick, budget };
+            read_range(&mut self.client, prepared, &read, self.heard).await?
+        };
         let batch = match range {
             Range::Batch(batch) => batch,
             Range::Unknown => {
@@ -258,10 +267,13 @@ impl Session<'_> {
             }
             other => other?,
         };
+        self.heard.note();
         let row = rows.first().ok_or_else(|| PgError::Unexpected("no tick: the log was emptied".to_owned()))?;
         let tick = tick_from(row)?;
         let news = self.ticker.hub.position() != Some(tick.position);
         self.advance(tick).await?;
+        // it was the newest tick, and nothing lay after it or it is there for what did
+        self.ticker.hub.confirm();
         if news {
             // After the commit and by itself: with a NOTIFY inside, the tick's flush would hold the cluster-wide lock.
             // Its own transaction has nothing worth a flush (the tick is durable), which would hold that lock too.
@@ -357,34 +369,40 @@ impl Session<'_> {
             let last = self.last_tick().await?;
             let newest = last.position.tick;
             self.advance(last).await?;
-            match rung {
-                // a writer rang: a live leader answers with a tick at once
-                Ok(rung) if rung.data && !rung.tick => look_at = look_at.min(Instant::now() + LINGER),
-                Ok(_) => {}
-                Err(_) => {
-                    look_at = Instant::now() + safety;
-                    if self.try_lead().await? {
-                        return Ok(());
-                    }
-                    self.chores().await?;
-                    waiting = match (self.pending().await?, waiting) {
-                        (false, _) => None,
-                        (true, Some((since, tick))) if tick == newest => Some((since, tick)),
-                        (true, _) => Some((Instant::now(), newest)),
-                    };
-                    if waiting.is_some_and(|(since, _)| since.elapsed() >= LEADER_STUCK) {
-                        tracing::warn!("the leader makes no ticks although changes are pending, ending its session");
-                        self.end_leader().await?;
-                        waiting = None;
-                        look_at = Instant::now() + LINGER;
-                    }
+            // a writer rang: a live leader answers with a tick at once
+            if rung.is_ok_and(|rung| rung.data && !rung.tick) {
+                look_at = look_at.min(Instant::now() + LINGER);
+            }
+            // by the clock and not by the silence of the bell, which may never come
+            if Instant::now() < look_at {
+                continue;
+            }
+            look_at = Instant::now() + safety;
+            if self.try_lead().await? {
+                return Ok(());
+            }
+            self.chores().await?;
+            waiting = match (self.pending().await?, waiting) {
+                (false, _) => {
+                    self.ticker.hub.confirm();
+                    None
                 }
+                (true, Some((since, tick))) if tick == newest => Some((since, tick)),
+                (true, _) => Some((Instant::now(), newest)),
+            };
+            if waiting.is_some_and(|(since, _)| since.elapsed() >= LEADER_STUCK) {
+                tracing::warn!("the leader makes no ticks although changes are pending, ending its session");
+                self.end_leader().await?;
+                waiting = None;
+                look_at = Instant::now() + LINGER;
             }
         }
     }
 
     async fn pending(&self) -> Result<bool, PgError> {
-        let snap = self.last_tick().await?.snap.to_string();
+        // the snapshot of a tick that was published here: what comes after it is pending
+        let snap = self.ticker.hub.head().borrow().as_ref().map(|head| head.snap.to_string());
+        let Some(snap) = snap else { return Ok(false) };
         let rows = self.client.query(&self.statements.pending, &[&snap]).await?;
         Ok(rows.first().is_some_and(|row| row.get("pending")))
     }

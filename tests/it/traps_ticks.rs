@@ -156,7 +156,7 @@ async fn trap_04_a_poll_beside_an_open_writer_touches_few_buffers() {
     assert!(snap.split(':').nth(2).is_some_and(|xip| !xip.is_empty()), "the open writer is in the snapshot: {snap}");
     let text = format!("prepare poll (bigint, bigint) as {}", queries::TICK);
     ticker.batch_execute(&text).await.unwrap();
-    ticker.batch_execute(&format!("prepare batch (text, text, oid[]) as {}", queries::RANGE)).await.unwrap();
+    ticker.batch_execute(&format!("prepare batch (text, text, oid[], oid[]) as {}", queries::RANGE)).await.unwrap();
     let poll = format!("execute poll ({id}, {lease})");
 
     let idle = buffers(&ticker, &poll).await;
@@ -175,7 +175,7 @@ async fn trap_04_a_poll_beside_an_open_writer_touches_few_buffers() {
     let made = ticker.query_typed(queries::TICK, &[(&id, types[0].clone()), (&lease, types[1].clone())]).await.unwrap();
     assert!(made[0].get::<_, bool>("made"));
     let next: &str = made[0].get("snap");
-    let read = buffers(&ticker, &format!("execute batch ('{snap}', '{next}', '{{}}')")).await;
+    let read = buffers(&ticker, &format!("execute batch ('{snap}', '{next}', '{{0}}', '{{4294967295}}')")).await;
     assert!(read < 100, "reading one row: {read} buffers");
     eprintln!("buffers: idle {idle}, one pending {busy}, reading it {read}");
 }
