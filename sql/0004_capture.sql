@@ -302,7 +302,9 @@ begin
     if %1$s then
       return null;
     end if;
-    if not rowcast._key_holds(%3$s) or not rowcast._columns_hold(%3$s) then
+    -- these two look through the transaction's snapshot, which may be older than the change
+    if pg_catalog.current_setting('transaction_isolation') operator(pg_catalog.<>) 'read committed'
+      or not rowcast._key_holds(%3$s) or not rowcast._columns_hold(%3$s) then
       perform rowcast._mark(%2$s, 'r');
       return null;
     end if;

@@ -47,6 +47,11 @@
 //! back to the position, the cursor is set there and nothing is read. Otherwise the range from the position to the
 //! tick at registration is read once for all who ask, and sent before the ring. A position that is unknown or too
 //! old is answered with `reset` and a snapshot.
+//!
+//! *A client writes.* [`http`] knows the whole request before the first statement; [`pg::write`] compares the version
+//! under the row's lock, writes, keeps the answer if it may be asked for again, and commits, all in one transaction
+//! and a task of its own. The answer waits for [`hub::Hub::first_seeing`]: its position is where the stream contains
+//! the write.
 
 pub mod cache;
 pub mod change;

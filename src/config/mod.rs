@@ -18,7 +18,7 @@ pub struct Settings {
     pub notify_url: Option<String>,
     /// Address to serve on.
     pub listen: String,
-    /// Connections for snapshots and missed changes.
+    /// Connections for snapshots, missed changes and writes.
     pub pool_size: usize,
     /// HTTP worker threads.
     pub workers: usize,
@@ -98,7 +98,7 @@ pub struct ServeArgs {
     /// Address to serve on [default: 127.0.0.1:8080]
     #[arg(long, env = "ROWCAST_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
-    /// Connections for snapshots and missed changes [default: 8]
+    /// Connections for snapshots, missed changes and writes [default: 8]
     #[arg(long, env = "ROWCAST_POOL_SIZE", value_name = "N")]
     pub pool_size: Option<usize>,
     /// HTTP worker threads [default: one per core]

@@ -23,6 +23,11 @@ fn problem(fault: Fault) -> Problem {
         Fault::Exists(now) => {
             with_row(Problem::new(412, "version-conflict", "the row is there already, see `current`"), &now)
         }
+        Fault::Raced => {
+            let detail =
+                "somebody created the row at the same moment; nothing was written, repeat it after `Retry-After`";
+            Problem::new(409, "retry", detail).retry()
+        }
         Fault::OtherKey => Problem::new(
             422,
             "read-only-column",

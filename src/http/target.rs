@@ -4,7 +4,6 @@
 //! words, before any row is looked at; so is a table that is not public and one that does not exist.
 
 use super::Problem;
-use super::body::header;
 use crate::change::Table;
 use crate::hub::Tables;
 use crate::pg::write::{Expected, RowKey, Verb};
@@ -40,22 +39,6 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(400, "malformed-request", "a write takes no parameters in its address"))
-}
-
-/// Refuses a representation that is not ours.
-///
-/// # Errors
-/// 406.
-pub(super) fn accepts_json(request: &HttpRequest) -> Result<(), Problem> {
-    let Some(accept) = header(request, "accept")? else { return Ok(()) };
-    let fits = |range: &str| {
-        let range = range.split(';').next().unwrap_or_default().trim();
-        ["", "*/*", "application/*", "application/json"].iter().any(|ours| range.eq_ignore_ascii_case(ours))
-    };
-    if accept.split(',').any(fits) {
-        return Ok(());
-    }
-    Err(Problem::new(406, "not-acceptable", "this address answers `application/json`"))
 }
 
 /// The table of this name, if it may be written.

@@ -4,7 +4,7 @@
 
 use super::etag::EntityTag;
 use super::fault::row_json;
-use super::target::{accepts_json, address, based_on, columns, no_query, row_key, table};
+use super::target::{address, based_on, columns, no_query, row_key, table};
 use super::wishes::{Return, Wishes};
 use super::{App, POSITION, Problem, body, stream};
 use crate::change::Table;
@@ -109,7 +109,7 @@ async fn one(
 /// # Errors
 /// Bad input; the gateway is not ready.
 pub(super) async fn begin(request: &HttpRequest, app: &App) -> Result<Wishes, Problem> {
-    accepts_json(request)?;
+    stream::accepts(request, JSON)?;
     no_query(request)?;
     let wishes = Wishes::of(request)?;
     if !stream::ready(app).await {

@@ -49,6 +49,8 @@ const TABLE: &[(&str, Refusal)] = &[
     ("428C9", row(422, "invalid-value", true, false, GENERATED)),
     ("42804", row(422, "invalid-value", true, false, VALUE)),
     ("22", row(422, "invalid-value", true, false, VALUE)),
+    // larger than an index entry may be
+    ("54000", row(422, "invalid-value", true, false, VALUE)),
     ("RC409", row(412, "version-conflict", true, false, "the row was changed since it was read: read it again")),
     ("42501", row(403, "forbidden", true, false, RIGHT)),
     ("40001", row(409, "retry", true, true, REPEAT)),
@@ -114,7 +116,7 @@ mod tests {
             (&["23505", "23503", "23P01"][..], 409, "conflict", false),
             (&["23502", "23514", "23000", "23001", "44000"], 422, "constraint-violation", false),
             (
-                &["22001", "22003", "22007", "22008", "22021", "22P02", "22P03", "428C9", "42804"],
+                &["22001", "22003", "22007", "22008", "22021", "22P02", "22P03", "428C9", "42804", "54000"],
                 422,
                 "invalid-value",
                 false,

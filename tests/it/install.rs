@@ -191,6 +191,8 @@ const UNPINNED: &[(&str, &str)] = &[
     ("stamp", "fires per row, and the setting doubles its cost: every name in it is qualified"),
     ("spans", "must be inlined: parsed when it was made (begin atomic), so nothing is looked up"),
     ("leader_lock", "a constant, parsed when it was made"),
+    ("lock", "fires per row that names a version: every name in it is qualified"),
+    ("fits_", "must be inlined and planned once a session: every name in it is qualified"),
     ("capture_", "fires per statement: every name in it is qualified"),
 ];
 
@@ -241,7 +243,7 @@ async fn everything_is_commented_and_nothing_is_public() {
 /// What is in the database beside what Postgres itself brings.
 const CATALOG: &str = "
     select string_agg(line, E'\\n' order by line) from (
-      select concat_ws(' ', 'class', relnamespace::regnamespace, relname, relkind, coalesce(relacl, acldefault('r', relowner))) from pg_class where relnamespace::regnamespace::text not like 'pg_toast%'
+      select concat_ws(' ', 'class', relnamespace::regnamespace, relname, relkind, coalesce(relacl, acldefault(case relkind when 'S' then 's' else 'r' end::\"char\", relowner))) from pg_class where relnamespace::regnamespace::text not like 'pg_toast%'
       union all select concat_ws(' ', 'column', attrelid::regclass, attname, atttypid::regtype, attacl) from pg_attribute
         where attnum > 0 and not attisdropped and attrelid >= 16384 and attrelid::regclass::text not like 'pg_toast%'
       union all select concat_ws(' ', 'function', oid::regprocedure, proacl) from pg_proc where oid >= 16384
@@ -270,7 +272,7 @@ async fn uninstalling_leaves_nothing() {
              create table app.p (id int primary key, n int) partition by range (id);
              create table app.p1 partition of app.p for values from (0) to (100);
              create table app.p2 partition of app.p for values from (100) to (200);
-             create table app.gone (id int primary key);
+             create table app.gone (id int primary key); create table app.written (id serial primary key);
              create table app.own (id int primary key, row_version int)",
         )
         .await;
@@ -280,7 +282,8 @@ async fn uninstalling_leaves_nothing() {
     migrate::apply(&world.url).await.unwrap();
     world
         .run(
-            "select rowcast.watch('app.t', public => true), rowcast.watch('app.\"Odd Name\"'), rowcast.watch('app.p'), rowcast.watch('app.gone');
+            "select rowcast.watch('app.t', public => true), rowcast.watch('app.\"Odd Name\"'), rowcast.watch('app.p'), rowcast.watch('app.gone'), rowcast.watch('app.written', public => true);
+             select rowcast.allow('app.written', 'anon', write => true);
              insert into app.t values (1, 1); insert into app.p values (1, 1), (101, 1); insert into app.gone values (1);
              alter table app.p detach partition app.p2; select rowcast.unwatch('app.gone')",
         )

@@ -137,9 +137,14 @@ async fn trap_36_a_named_column_is_renamed_or_changes_its_type() {
                 }
             }
         }
+        let changes = gateway.url(&format!("/v1/changes?{query}"));
+        eventually("the gateway has seen it", || async {
+            reqwest::get(&changes).await.is_ok_and(|a| a.status() == 400)
+        })
+        .await;
         world.run(undo).await;
         eventually(&format!("{query} as it was after {ddl}"), || async {
-            reqwest::get(gateway.url(&format!("/v1/changes?{query}"))).await.is_ok_and(|a| a.status() == 200)
+            reqwest::get(&changes).await.is_ok_and(|a| a.status() == 200)
         })
         .await;
     }
@@ -189,6 +194,75 @@ async fn trap_36_a_key_column_is_renamed() {
     fresh.settled().await;
     assert_eq!(fresh.sse.replica.rows("1").len(), 1);
     gateway.stop().await;
+}
+
+/// Whether the columns are still there is asked once a session and kept in its plans: nothing may outlive the change.
+#[tokio::test]
+async fn trap_36_a_warm_session_beside_the_change() {
+    let world = World::new().await;
+    world.run("create table t (id int primary key, n int); insert into t values (1, 1), (2, 2)").await;
+    world.run("select rowcast.watch('t', public => true)").await;
+    let (warm, other) = (world.sql().await, world.sql().await);
+    let last = || async {
+        let row = other
+            .query_one("select op::text, key from rowcast.log_0 order by xid desc, version desc limit 1", &[])
+            .await
+            .unwrap();
+        (row.get::<_, String>(0), row.get::<_, Option<String>>(1))
+    };
+    let told = ("u".to_owned(), Some("1".to_owned()));
+    let reload = ("r".to_owned(), None);
+    // by no name of a column that changes
+    let update = "update t set n = n + 1 where n < 100";
+    world.run("update t set n = 1000 where id = 2").await;
+    for _ in 0..7 {
+        warm.batch_execute(update).await.unwrap();
+    }
+    warm.batch_execute(update).await.unwrap();
+    assert_eq!(last().await, told);
+    world.run("alter table t rename column id to ident").await;
+    warm.batch_execute(update).await.unwrap();
+    assert_eq!(last().await, reload);
+    world.run("alter table t rename column ident to id").await;
+    warm.batch_execute(update).await.unwrap();
+    assert_eq!(last().await, told);
+
+    // a snapshot from before the change still shows the old name, the table has the new one
+    warm.batch_execute("begin isolation level repeatable read; select count(*) from pg_attribute").await.unwrap();
+    world.run("alter table t rename column id to ident").await;
+    warm.batch_execute("insert into t values (3, 3); commit").await.unwrap();
+    assert_eq!(last().await, reload);
+    warm.batch_execute("update t set n = 4 where ident = 3").await.unwrap();
+    assert_eq!(last().await, reload);
+    world.run("alter table t rename column ident to id").await;
+
+    // another index is the key's now
+    world.run("delete from t where id = 3").await;
+    world.run("reindex table concurrently t").await;
+    warm.batch_execute("update t set n = 0 where id = 1").await.unwrap();
+    assert_eq!(last().await, told);
+    world.run("alter table t drop constraint t_pkey").await;
+    warm.batch_execute("update t set n = 1 where id = 1").await.unwrap();
+    assert_eq!(last().await, reload);
+}
+
+/// Many rows need memory for a moment; the session's own setting is what it was.
+#[tokio::test]
+async fn a_large_statement_leaves_the_settings_alone() {
+    let world = World::new().await;
+    world
+        .run("create table t (id int primary key, n int); insert into t select g, g from generate_series(1, 5000) g")
+        .await;
+    world.run("select rowcast.watch('t', public => true)").await;
+    let sql = world.sql().await;
+    sql.batch_execute("begin; set local work_mem = '128kB'; update t set n = n + 1; update t set id = -id")
+        .await
+        .unwrap();
+    assert_eq!(sql.query_one("show work_mem", &[]).await.unwrap().get::<_, String>(0), "128kB");
+    sql.batch_execute("commit").await.unwrap();
+    let count = "select count(*) filter (where op = 'u'), count(*) filter (where op = 'i'), count(*) filter (where op = 'd') from rowcast.log_0";
+    let row = sql.query_one(count, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)), (5000, 5000, 5000));
 }
 
 /// A login that may write the table and nothing else, and its connection.

@@ -164,7 +164,8 @@ async fn look_again(client: Object, order: &Order, failure: Failure) -> Failure 
     if error.sqlstate() != Some(SqlState::UNIQUE_VIOLATION.code()) {
         return failure;
     }
-    let operation = failure.operation.and_then(|i| order.operations.get(i)).filter(|o| o.verb == Verb::Create);
+    let operation = failure.operation.and_then(|i| order.operations.get(i));
+    let operation = operation.filter(|o| matches!(o.verb, Verb::Create | Verb::Put));
     let Some((operation, key)) = operation.and_then(|o| o.key.as_ref().map(|k| (o, k))) else { return failure };
     let begin = format!("begin read only; {LIMITS}; {NOTATION}");
     let found = match client.batch_execute(&begin).await {
@@ -172,8 +173,10 @@ async fn look_again(client: Object, order: &Order, failure: Failure) -> Failure 
         Err(_) => None,
     };
     roll_back(client).await;
-    match found {
-        Some(now) => Failure { operation: failure.operation, fault: Fault::Exists(now) },
-        None => failure,
-    }
+    let fault = match found {
+        Some(now) if operation.verb == Verb::Create => Fault::Exists(now),
+        Some(_) => Fault::Raced,
+        None => return failure,
+    };
+    Failure { operation: failure.operation, fault }
 }

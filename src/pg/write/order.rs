@@ -150,6 +150,8 @@ pub enum Fault {
     Stale(Written),
     /// The row is there already: this row.
     Exists(Written),
+    /// The row was not there, and then it was: somebody created it in between.
+    Raced,
     /// The values name another key than the address.
     OtherKey,
     /// A column's value cannot be merged with.

@@ -182,7 +182,7 @@ mod tests {
             statement.text,
             "update \"app\".\"T\"\" t\" as t set \"a;\"\"b\" = r.\"a;\"\"b\", \"id\" = default from \
              pg_catalog.json_to_record($1::pg_catalog.text::pg_catalog.json) as r(\"a;\"\"b\" numeric) where \
-             ((t.\"id\" operator(pg_catalog.=) ($2::pg_catalog.text)::pg_catalog.int4)) returning K as key, \
+             (t.\"id\" operator(pg_catalog.=) ($2::pg_catalog.text)::pg_catalog.int4) returning K as key, \
              t.row_version as version, R as row, pg_catalog.pg_current_xact_id()::pg_catalog.text as xid"
         );
         assert_eq!(statement.params, [json, "7".to_owned()]);

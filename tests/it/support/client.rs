@@ -235,6 +235,8 @@ impl Client for LongPoll {
                 }
                 204 => Vec::new(),
                 503 => return Err(text),
+                // a connection opened ahead of need, and given up by the server as the request was on its way
+                408 if text.is_empty() => return Err("the connection was idle for too long".to_owned()),
                 other => panic!("{url}: {other}: {text}"),
             };
             messages.iter().for_each(|m| self.replica.apply(m));
