@@ -9,6 +9,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("deadpool", &["pg/"]),
     ("actix", &["http/", "gateway.rs"]),
     ("moka", &["cache/"]),
+    // what is served elsewhere would be missing in the description
+    ("web::resource", &["http/routes.rs", "http/tables.rs"]),
+    ("utoipa", &["http/openapi/", "http/routes.rs"]),
     ("std::env", &["config/", "main.rs"]),
     ("tokio::spawn", &["tasks.rs"]),
     ("unbounded", &[]),

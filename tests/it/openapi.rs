@@ -13,7 +13,7 @@ use tokio::process::Command;
 const SEED: u64 = 42;
 
 /// Requests for each operation and phase; `ROWCAST_EXAMPLES` makes more.
-const EXAMPLES: u64 = 40;
+const EXAMPLES: u64 = 30;
 
 /// It takes half a minute on a quiet machine.
 const TIME: Duration = Duration::from_secs(300);
@@ -89,7 +89,6 @@ async fn answers_are_as_described() {
     // that nothing was wrong means something only where something was done
     for answer in [
         "GET 200",
-        "GET 204",
         "GET 400",
         "GET 410",
         "HEAD 200",
