@@ -48,7 +48,7 @@ pub(super) fn judge(history: &History, query: &Query, entry: &Entry, head: Posit
             Content::List { .. } => return Verdict::Touched,
         };
         // read while this change waited for its tick: the content has it already
-        if held.is_some_and(|held| held >= version) {
+        if held.zip(version).is_some_and(|(held, version)| held >= version) {
             break;
         }
         return Verdict::Rewritten(content);
@@ -58,16 +58,162 @@ pub(super) fn judge(history: &History, query: &Query, entry: &Entry, head: Posit
 }
 
 /// What one batch left of the row, and the version of that. At most one change leaves a row of this key; the others
-/// are removals, or rows that were given another key.
-fn newest<'a>(query: &Query, nets: impl Iterator<Item = &'a Net>) -> Option<(Content, i64)> {
-    let mut gone = i64::MIN;
+/// are removals, or rows that were given another key: their versions say nothing about this one.
+fn newest<'a>(query: &Query, nets: impl Iterator<Item = &'a Net>) -> Option<(Content, Option<i64>)> {
+    let mut gone = None;
     for net in nets {
-        if let Some(json) = &net.after
-            && let Some(body) = query.spec.project(json).ok()?
-        {
-            return Some((Content::Row { body, version: net.version }, net.version));
+        match &net.after {
+            None => gone = gone.max(Some(net.version)),
+            Some(json) => {
+                if let Some(body) = query.spec.project(json).ok()? {
+                    return Some((Content::Row { body, version: net.version }, Some(net.version)));
+                }
+            }
         }
-        gone = gone.max(net.version);
     }
-    Some((Content::Absent { version: Some(gone) }, gone))
+    Some((Content::Absent { version: gone }, gone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Batch, Collation, Column, Key, Reload, Table, Tick};
+    use crate::filter::Filter;
+    use crate::hub::Spec;
+    use crate::wire::{Order, Projection};
+    use bytes::Bytes;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn query(filter: &str, window: Window) -> Query {
+        let column = |name: &str, type_oid| Column {
+            name: name.to_owned(),
+            type_oid,
+            type_sql: "pg_catalog.int4".to_owned(),
+            is_enum: false,
+            collation: Collation::None,
+        };
+        let table = Table {
+            relid: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            columns: vec![column("id", 23), column("n", 23)],
+            key: vec!["id".into()],
+            key_sql: String::new(),
+            row_sql: String::new(),
+            public: true,
+            ttl: Duration::ZERO,
+            stale: Duration::ZERO,
+            snapshot_every: Duration::ZERO,
+            broken: None,
+            fingerprint: String::new(),
+        };
+        let (name, value) = filter.split_once('=').unwrap();
+        let filter = Filter::parse([(name, value)], &table).unwrap();
+        Query { spec: Spec { table: Arc::new(table), filter, projection: Projection::default() }, window }
+    }
+
+    fn at(tick: i64) -> Position {
+        Position { tick, nonce: 0 }
+    }
+
+    fn image(id: i32, n: i32) -> Option<Bytes> {
+        Some(format!("{{\"id\":{id},\"n\":{n}}}").into())
+    }
+
+    fn net(key: i32, version: i64, before: Option<Bytes>, after: Option<Bytes>) -> Net {
+        Net { key: Key::from_log(&key.to_string(), false), version, before, after }
+    }
+
+    /// A history from tick 0 with one batch of the table a tick.
+    fn history(parts: Vec<TableBatch>) -> History {
+        let history = History::default();
+        let tick = |tick| Tick { position: at(tick), snap: Arc::new("3:3:".parse().unwrap()), at_micros: 0 };
+        history.begin(&tick(0));
+        for (to, part) in (1..).zip(parts) {
+            let tables = [(1, part)].into();
+            history.feed(&Arc::new(Batch { from: at(to - 1), to: tick(to), tables, bad_rows: Vec::new() }));
+        }
+        history
+    }
+
+    fn changes(nets: impl Into<Vec<Net>>) -> TableBatch {
+        TableBatch::Changes(nets.into())
+    }
+
+    fn row(version: i64) -> Content {
+        Content::Row { body: image(1, 0).unwrap(), version }
+    }
+
+    fn verdict(parts: Vec<TableBatch>, query: &Query, content: Content, from: i64) -> Verdict {
+        let history = history(parts);
+        let entry = Entry::new(content, history.generation(), at(from), Duration::ZERO);
+        let verdict = judge(&history, query, &entry, at(9));
+        assert_eq!(entry.proven().tick == 9, matches!(verdict, Verdict::Proven), "{verdict:?}");
+        verdict
+    }
+
+    #[test]
+    fn a_list_is_touched_by_what_was_or_is_in_it() {
+        let list = Window::List { order: Order::default(), limit: 10, offset: 0 };
+        let query = query("n=eq.5", list);
+        let content = || Content::List { body: Bytes::new(), hash: 0, more: false };
+        for (net, touches) in [
+            (net(1, 2, image(1, 4), image(1, 6)), false),
+            (net(1, 2, image(1, 5), image(1, 6)), true),
+            (net(1, 2, image(1, 4), image(1, 5)), true),
+            (net(1, 2, image(1, 5), None), true),
+            (net(1, 2, None, Some(Bytes::from_static(b"no image"))), true),
+            (net(1, 2, None, Some(Bytes::from_static(b"{\"id\":1}"))), true),
+        ] {
+            let verdict = verdict(vec![changes([net.clone()])], &query, content(), 0);
+            assert_eq!(matches!(verdict, Verdict::Touched), touches, "{net:?}: {verdict:?}");
+        }
+        let touching = || changes([net(1, 2, image(1, 5), None)]);
+        assert!(matches!(verdict(vec![touching()], &query, content(), 1), Verdict::Proven), "it was read behind it");
+        let reload = TableBatch::Reload(Reload::Truncated);
+        assert!(matches!(verdict(vec![reload], &query, content(), 0), Verdict::Touched));
+    }
+
+    #[test]
+    fn a_row_takes_its_newest_image() {
+        let query = query("id=eq.1", Window::Row);
+        let update = |version, n| changes([net(2, 90, image(2, 0), None), net(1, version, image(1, 0), image(1, n))]);
+        let rewritten = |verdict| match verdict {
+            Verdict::Rewritten(content) => content,
+            other => panic!("{other:?}"),
+        };
+        let newest = rewritten(verdict(vec![update(4, 1), update(6, 2)], &query, row(2), 0));
+        assert_eq!(newest, Content::Row { body: image(1, 2).unwrap(), version: 6 });
+        let gone = rewritten(verdict(vec![changes([net(1, 7, image(1, 0), None)])], &query, row(2), 0));
+        assert_eq!(gone, Content::Absent { version: Some(7) });
+        let renamed = changes([net(3, 12, image(1, 0), image(3, 0))]);
+        assert_eq!(rewritten(verdict(vec![renamed.clone()], &query, row(2), 0)), Content::Absent { version: None });
+        // another row took the key in the same tick
+        let TableBatch::Changes(mut nets) = renamed else { panic!() };
+        nets.push(net(1, 14, None, image(1, 9)));
+        let taken = rewritten(verdict(vec![changes(nets)], &query, row(2), 0));
+        assert_eq!(taken, Content::Row { body: image(1, 9).unwrap(), version: 14 });
+        let back = rewritten(verdict(vec![update(8, 3)], &query, Content::Absent { version: Some(7) }, 0));
+        assert_eq!(back, Content::Row { body: image(1, 3).unwrap(), version: 8 });
+        assert!(matches!(verdict(vec![update(4, 1)], &query, row(4), 0), Verdict::Proven), "it has it already");
+    }
+
+    #[test]
+    fn a_reload_hides_what_was_before_it_and_not_what_came_after() {
+        let query = query("id=eq.1", Window::Row);
+        let update = || changes([net(1, 4, image(1, 0), image(1, 1))]);
+        let reload = || TableBatch::Reload(Reload::Requested);
+        assert!(matches!(verdict(vec![update(), reload()], &query, row(2), 0), Verdict::Touched));
+        assert!(matches!(verdict(vec![reload(), update()], &query, row(2), 0), Verdict::Rewritten(_)));
+        assert!(matches!(verdict(vec![reload()], &query, row(2), 1), Verdict::Proven));
+    }
+
+    #[test]
+    fn another_history_proves_nothing() {
+        let query = query("id=eq.1", Window::Row);
+        let history = history(Vec::new());
+        let entry = Entry::new(row(2), history.generation() + 1, at(50), Duration::ZERO);
+        assert!(matches!(judge(&history, &query, &entry, at(9)), Verdict::Touched));
+    }
 }

@@ -12,6 +12,7 @@ use crate::change::Position;
 use crate::hub::Tables;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use std::time::Instant;
 
 /// What the body of a QUERY is.
@@ -35,14 +36,13 @@ pub(super) async fn list(
     accepts(&request, "application/json")?;
     let mut given = pairs("the query string", request.query_string().as_bytes())?;
     let is_query = request.method().as_str() == "QUERY";
-    if is_query {
-        given.extend(form(&request, payload).await?);
-    }
+    let body = if is_query { form(&request, payload).await? } else { Bytes::new() };
+    given.extend(pairs("the body", &body)?);
     let (table, _) = address(&request);
-    let params = ListParams::parse(&table, given.clone(), app.read_max_rows)?;
+    let params = ListParams::parse(&table, given, app.read_max_rows)?;
     let (query, min) = admit(&app, &request, |tables| params.resolve(tables)).await?;
     let answer = app.reads.read(&query, min).await?;
-    let next = || params.has_next().then(|| next_page(request.uri().path(), given, params.next())).flatten();
+    let next = || params.has_next().then(|| next_page(&request, &body, params.next())).flatten();
     let mut response = representation::of(&answer, &query.spec.table, request.headers(), next, began)?;
     if !is_query {
         response.headers_mut().insert(ACCEPT_QUERY, HeaderValue::from_static(FORM));
@@ -94,24 +94,25 @@ async fn admit(
     }
 }
 
-/// The pairs of a form body.
-async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Vec<(String, String)>, Problem> {
+/// A form body.
+async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Problem> {
     let given = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM) {
         return Err(Problem::new(415, "unsupported-media-type", format!("the body of a `QUERY` is `{FORM}`")));
     }
-    let body = payload
+    payload
         .to_bytes_limited(MAX_BODY)
         .await
         .map_err(|_| Problem::new(413, "payload-too-large", format!("at most {MAX_BODY} bytes")))?
-        .map_err(|e| Problem::new(400, "malformed-request", format!("the body could not be read: {e}")))?;
-    pairs("the body", &body)
+        .map_err(|e| Problem::new(400, "malformed-request", format!("the body could not be read: {e}")))
 }
 
 /// The address of the next page; none when it would be too long to be asked for.
-fn next_page(path: &str, mut given: Vec<(String, String)>, offset: u64) -> Option<String> {
+fn next_page(request: &HttpRequest, body: &[u8], offset: u64) -> Option<String> {
+    let mut given = pairs("", request.query_string().as_bytes()).ok()?;
+    given.extend(pairs("", body).ok()?);
     given.retain(|(name, _)| name != "offset");
     given.push(("offset".to_owned(), offset.to_string()));
     let query = serde_urlencoded::to_string(given).ok()?;
-    Some(format!("{path}?{query}")).filter(|target| target.len() <= MAX_URI)
+    Some(format!("{}?{query}", request.uri().path())).filter(|target| target.len() <= MAX_URI)
 }
