@@ -111,6 +111,7 @@ async fn a_running_gateway_hears_of_it_and_nobody_is_reset() {
     let before = w.text(fingerprint).await;
     let mut sse = Sse::open(w.gateway.address, "table=t").await;
     w.json("POST", "/v1/tables/t", &[], r#"{"n": 1}"#).await.refused(403, "writing-not-allowed");
+    let mut fastest = std::time::Duration::MAX;
     for round in 1..=3 {
         w.world.run("select rowcast.allow('t', 'anon', write => true)").await;
         let began = std::time::Instant::now();
@@ -118,7 +119,7 @@ async fn a_running_gateway_hears_of_it_and_nobody_is_reset() {
             w.json("POST", "/v1/tables/t", &[], r#"{"n": 1}"#).await.status == 201
         })
         .await;
-        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
+        fastest = fastest.min(began.elapsed());
         w.world.run("select rowcast.deny('t', 'anon')").await;
         eventually("it may not be written", || async {
             w.json("POST", "/v1/tables/t", &[], r#"{"n": 1}"#).await.status == 403
@@ -129,6 +130,8 @@ async fn a_running_gateway_hears_of_it_and_nobody_is_reset() {
         client.until("the row comes", |r| r.row(&key).is_some()).await;
         assert_eq!(w.text(fingerprint).await, before, "{round}");
     }
+    // told, and not found at the next look at the catalog
+    assert!(fastest < std::time::Duration::from_secs(2), "{fastest:?}");
     let resets: Vec<_> =
         sse.events.iter().filter(|e| e.data.contains("\"reset\"") || e.data.contains("\"snapshot\"")).collect();
     assert_eq!(resets.len(), 1, "only the first snapshot: {resets:?}");
