@@ -107,6 +107,8 @@ mod tests {
             snapshot_every: Duration::ZERO,
             broken: None,
             fingerprint: String::new(),
+            writable: false,
+            version_required: true,
         };
         let (name, value) = filter.split_once('=').unwrap();
         let filter = Filter::parse([(name, value)], &table).unwrap();
