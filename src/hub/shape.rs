@@ -73,12 +73,17 @@ impl Spec {
         Ok(Some((op, WireRow { key: net.key.clone(), version: net.version, row })))
     }
 
-    /// Does a net change concern these rows, as they were or as they are? Yes also when an image cannot be read.
+    /// Does a net change concern these rows, as they were or as they are?
     #[must_use]
     pub fn is_touched_by(&self, net: &Net) -> bool {
-        let concerns =
-            |json: &Bytes| Image::parse(json).and_then(|image| self.filter.try_matches(&image)).unwrap_or(true);
-        self.filter.is_everything() || [&net.before, &net.after].into_iter().flatten().any(concerns)
+        [&net.before, &net.after].into_iter().flatten().any(|json| self.concerns(json))
+    }
+
+    /// Is this image one of these rows? Yes also when it cannot be read.
+    #[must_use]
+    pub fn concerns(&self, json: &[u8]) -> bool {
+        self.filter.is_everything()
+            || Image::parse(json).and_then(|image| self.filter.try_matches(&image)).unwrap_or(true)
     }
 
     /// How a net change leaves the shape, whoever held what: the row, or its removal.

@@ -10,7 +10,6 @@ use super::select::{self, ReadError, Select};
 use super::{PgError, Store, queries};
 use crate::cache::{Found, Query, Reader, Window};
 use crate::change::Position;
-use crate::filter::Image;
 use crate::hub::{SourceError, Spec};
 use crate::wire::{Order, WireRow};
 use deadpool_postgres::{Client, Object};
@@ -137,13 +136,9 @@ async fn touches(pending: RowStream, spec: &Spec) -> Result<bool, PgError> {
         let (old, new): (Option<Json>, Option<Json>) = (row.try_get("old")?, row.try_get("new")?);
         let images = [&old, &new];
         let reload = images.iter().all(|image| image.is_none());
-        touched = touched || reload || images.into_iter().flatten().any(|Json(json)| concerns(spec, json));
+        touched = touched || reload || images.into_iter().flatten().any(|Json(json)| spec.concerns(json));
     }
     Ok(touched || count >= MANY)
-}
-
-fn concerns(spec: &Spec, json: &[u8]) -> bool {
-    spec.filter.is_everything() || Image::parse(json).and_then(|image| spec.filter.try_matches(&image)).unwrap_or(true)
 }
 
 impl Reader for Store {

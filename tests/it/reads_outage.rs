@@ -44,7 +44,9 @@ async fn settings_take_effect_while_it_runs() {
     let before = loads();
     let past = client.get("/v1/tables/t").await;
     assert!(past.cache_status().contains("detail=stale-while-revalidate"), "{}", past.cache_status());
-    assert!(past.cache_status().contains("ttl=-1") && past.header("age") == "1", "{}", past.cache_status());
+    // 1 and not more, unless the machine was away
+    let age: i64 = past.header("age").parse().unwrap();
+    assert!(past.cache_status().contains("ttl=-") && (1..5).contains(&age), "{age} {}", past.cache_status());
     eventually("it was read again", || async {
         let status = client.get("/v1/tables/t").await.cache_status().to_owned();
         status.contains("hit") && !status.contains("stale")
@@ -74,36 +76,41 @@ async fn the_database_is_away() {
     world.run("select rowcast.watch('t', public => true, ttl => '2 s', stale => '3 s')").await;
     let (gateway, stream, pool) = breakable(&world).await;
     let client = ReadClient::at(gateway.address);
+    // the answer is at most so old, and at least as old as since `began`
+    let first = Instant::now();
     for path in ["/v1/tables/t", "/v1/tables/t/1"] {
         assert_eq!(client.get(path).await.status, 200);
     }
-    let began = Instant::now();
     let position = client.get("/v1/tables/t").await.position().to_owned();
+    let began = Instant::now();
     stream.set(Mode::Refuse);
     pool.set(Mode::Refuse);
+    let (ttl, both) = (Duration::from_secs(2), Duration::from_secs(5));
     let (mut fresh, mut stale) = (0, 0);
     loop {
+        let asked = began.elapsed();
         let list = client.get("/v1/tables/t").await;
-        let age = began.elapsed();
+        let answered = first.elapsed();
         if list.status == 503 {
             assert_eq!(list.code(), "unavailable");
             assert!(!list.header("retry-after").is_empty());
-            assert!(age >= Duration::from_millis(4500), "given up after {age:?}");
+            assert!(answered >= both, "given up after {answered:?}");
             break;
         }
         assert_eq!(list.rows().len(), 2);
-        assert!(age < Duration::from_millis(6500), "served after {age:?}");
+        // a try to read it comes before
+        assert!(asked < both + Duration::from_secs(2), "served after {asked:?}");
         match list.cache_status() {
-            // also while the gateway has not noticed yet
-            kept if kept.contains("detail=stale-while-revalidate") => {}
+            // while the gateway has not noticed yet
+            kept if kept.contains("detail=stale-while-revalidate") => assert!(answered >= ttl, "{kept} {answered:?}"),
             kept if kept.contains("detail=stale-if-error") => {
                 stale += 1;
-                assert!(age >= Duration::from_millis(1900), "{kept} after {age:?}");
+                assert!(answered >= ttl, "{kept} after {answered:?}");
                 assert_eq!(list.position(), position);
             }
             kept => {
                 assert!(kept.starts_with("rowcast; hit; ttl="), "{kept}");
-                assert!(age <= Duration::from_millis(2500), "{kept} after {age:?}");
+                assert!(asked <= ttl, "{kept} after {asked:?}");
                 fresh += 1;
             }
         }
@@ -170,6 +177,7 @@ async fn only_the_stream_is_away() {
         let written = Instant::now();
         let mut hits = 0;
         loop {
+            let asked = written.elapsed();
             let list = client.get("/v1/tables/t").await;
             let status = list.cache_status();
             assert!(!status.contains("revalidate") && !status.contains("error"), "{status}");
@@ -178,7 +186,7 @@ async fn only_the_stream_is_away() {
                 break;
             }
             hits += 1;
-            assert!(written.elapsed() < Duration::from_millis(2000), "old after {:?}", written.elapsed());
+            assert!(asked <= Duration::from_secs(1), "old after {asked:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert!(hits > 0 || n == 1, "kept for its second");
