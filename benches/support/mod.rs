@@ -5,7 +5,9 @@
 #![allow(dead_code, reason = "each program uses its part")]
 
 pub(crate) mod cpu;
+pub(crate) mod floor;
 pub(crate) mod gateway;
+pub(crate) mod http;
 pub(crate) mod pgbench;
 pub(crate) mod report;
 pub(crate) mod server;
