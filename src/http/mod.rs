@@ -2,6 +2,7 @@
 //!
 //! Must not know: SQL. Invariant: a handler receives the few things it needs, never the configuration.
 
+mod asked;
 mod batch;
 mod body;
 mod etag;

@@ -6,7 +6,10 @@ use super::etag::{Condition, EntityTag};
 use super::{POSITION, Problem};
 use crate::cache::{Answer, Content, How};
 use crate::change::Table;
-use actix_web::http::header::{CONTENT_ENCODING, HeaderMap, IF_NONE_MATCH};
+use actix_web::http::header::{
+    AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    IF_NONE_MATCH, LINK, VARY,
+};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
@@ -39,25 +42,33 @@ pub(super) fn of(
     };
     let mut response = if held { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
-        .insert_header(("ETag", tag.to_string()))
-        .insert_header(("Cache-Control", cache_control(table)))
-        .insert_header(("Age", answer.age.as_secs().to_string()))
-        .insert_header(("Cache-Status", cache_status(answer, table)))
-        .insert_header(("Server-Timing", server_timing(answer, began.elapsed())))
-        .insert_header((POSITION, answer.position.to_string()))
+        .insert_header((ETAG, value(tag.to_string())?))
+        .insert_header((CACHE_CONTROL, value(cache_control(table))?))
+        .insert_header((AGE, HeaderValue::from(answer.age.as_secs())))
+        .insert_header((CACHE_STATUS, value(cache_status(answer, table))?))
+        .insert_header((SERVER_TIMING, value(server_timing(answer, began.elapsed()))?))
+        .insert_header((POSITION, value(answer.position.to_string())?))
         // a shared cache must not answer whoever asks for a certain state with another
-        .insert_header(("Vary", "Accept-Encoding, Rowcast-Min-Position"));
+        .insert_header((VARY, HeaderValue::from_static("Accept-Encoding, Rowcast-Min-Position")));
     if let Some(next) = next {
-        response.insert_header(("Link", format!("<{next}>; rel=\"next\"")));
+        response.insert_header((LINK, format!("<{next}>; rel=\"next\"")));
     }
     Ok(if held { response.finish() } else { full(response, body) })
 }
 
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// A header's value, without a copy.
+fn value(text: String) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+        .map_err(|e| Problem::internal("an answer could not be written", e.to_string()))
+}
+
 fn full(mut response: HttpResponseBuilder, body: &Bytes) -> HttpResponse {
     if body.len() < TINY {
-        response.insert_header((CONTENT_ENCODING, "identity"));
+        response.insert_header((CONTENT_ENCODING, HeaderValue::from_static("identity")));
     }
-    response.insert_header(("Content-Type", "application/json")).body(body.clone())
+    response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(body.clone())
 }
 
 /// Public tables only are served so far: anybody may keep the answer. Browsers ask every time, which costs a 304;
@@ -90,12 +101,16 @@ fn cache_status(answer: &Answer, table: &Table) -> String {
 }
 
 fn server_timing(answer: &Answer, total: Duration) -> String {
-    let ms = |d: Duration| d.as_secs_f64() * 1000.0;
+    // tenths of a millisecond, without floating point: it took longer than the rest of the header
+    let ms = |d: Duration| (d.as_micros() / 1000, d.as_micros() / 100 % 10);
     let how = match answer.how {
         How::Hit | How::WrittenThrough => "hit",
         How::Refreshing | How::StaleIfError => "stale",
         How::Read { .. } => "miss",
     };
-    let db = answer.waited.map(|waited| format!("db;dur={:.1}, ", ms(waited))).unwrap_or_default();
-    format!("cache;desc={how}, {db}total;dur={:.1}", ms(total))
+    let (whole, tenth) = ms(total);
+    match answer.waited.map(ms) {
+        None => format!("cache;desc={how}, total;dur={whole}.{tenth}"),
+        Some((waited, part)) => format!("cache;desc={how}, db;dur={waited}.{part}, total;dur={whole}.{tenth}"),
+    }
 }

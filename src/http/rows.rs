@@ -3,16 +3,19 @@
 //! Must not know: SQL, how answers are kept. Invariant: what a request asks for is wholly understood before anything
 //! is waited for or read.
 
+use super::asked::{self, Understood};
 use super::read_params::{ListParams, RowParams, min_position, pairs};
 use super::stream::{accepts, ready};
 use super::target::address;
 use super::{App, MAX_URI, Problem, representation};
-use crate::cache::{Query, Reach};
+use crate::cache::Reach;
 use crate::change::Position;
 use crate::hub::Tables;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::uri::PathAndQuery;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
+use std::rc::Rc;
 use std::time::Instant;
 
 /// What the body of a QUERY is.
@@ -34,16 +37,19 @@ pub(super) async fn list(
 ) -> Result<HttpResponse, Problem> {
     let began = Instant::now();
     accepts(&request, "application/json")?;
-    let mut given = pairs("the query string", request.query_string().as_bytes())?;
     let is_query = request.method().as_str() == "QUERY";
     let body = if is_query { form(&request, payload).await? } else { Bytes::new() };
-    given.extend(pairs("the body", &body)?);
-    let (table, _) = address(&request);
-    let params = ListParams::parse(&table, given, app.read_max_rows)?;
-    let (query, min) = admit(&app, &request, |tables| params.resolve(tables)).await?;
-    let answer = app.reads.read(&query, min).await?;
-    let next = || params.has_next().then(|| next_page(&request, &body, params.next())).flatten();
-    let mut response = representation::of(&answer, &query.spec.table, request.headers(), next, began)?;
+    let read = |tables: Option<&Tables>| {
+        let mut given = pairs("the query string", request.query_string().as_bytes())?;
+        given.extend(pairs("the body", &body)?);
+        let params = ListParams::parse(&address(&request).0, given, app.read_max_rows)?;
+        let next = params.has_next().then(|| params.next());
+        tables.map(|tables| Ok(Understood { query: params.resolve(tables)?, next })).transpose()
+    };
+    let (asked, min) = admit(&app, &request, !is_query, read).await?;
+    let answer = app.reads.read(&asked.query, min).await?;
+    let next = || asked.next.and_then(|offset| next_page(&request, &body, offset));
+    let mut response = representation::of(&answer, &asked.query.spec.table, request.headers(), next, began)?;
     if !is_query {
         response.headers_mut().insert(ACCEPT_QUERY, HeaderValue::from_static(FORM));
     }
@@ -57,32 +63,44 @@ pub(super) async fn list(
 pub(super) async fn row(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
     let began = Instant::now();
     accepts(&request, "application/json")?;
-    let (table, key) = address(&request);
-    let params = RowParams::parse(
-        &table,
-        key.unwrap_or_default(),
-        pairs("the query string", request.query_string().as_bytes())?,
-    )?;
-    let (query, min) = admit(&app, &request, |tables| params.resolve(tables)).await?;
-    let answer = app.reads.read(&query, min).await?;
-    representation::of(&answer, &query.spec.table, request.headers(), || None, began)
+    let read = |tables: Option<&Tables>| {
+        let (table, key) = address(&request);
+        let given = pairs("the query string", request.query_string().as_bytes())?;
+        let params = RowParams::parse(&table, key.unwrap_or_default(), given)?;
+        tables.map(|tables| Ok(Understood { query: params.resolve(tables)?, next: None })).transpose()
+    };
+    let (asked, min) = admit(&app, &request, true, read).await?;
+    let answer = app.reads.read(&asked.query, min).await?;
+    representation::of(&answer, &asked.query.spec.table, request.headers(), || None, began)
 }
 
-/// Resolves a request, and waits for the position it names.
+/// Understands a request, and waits for the position it names. `read` reads its text, and resolves it when it is given
+/// tables; `whole`: path and query are all of it.
 async fn admit(
     app: &App,
     request: &HttpRequest,
-    resolve: impl Fn(&Tables) -> Result<Query, Problem>,
-) -> Result<(Query, Option<Position>), Problem> {
+    whole: bool,
+    read: impl Fn(Option<&Tables>) -> Result<Option<Understood>, Problem>,
+) -> Result<(Rc<Understood>, Option<Position>), Problem> {
     let min = min_position(request.headers())?;
-    if !ready(app).await {
-        return Err(Problem::unavailable("not-ready", "the gateway has not reached its database yet, see `/readyz`"));
+    if app.hub.position().is_none() {
+        // what is wrong with the text is told before anything is waited for
+        read(None)?;
+        if !ready(app).await {
+            return Err(not_ready());
+        }
     }
-    let query = resolve(&app.hub.tables())?;
-    let Some(min) = min else { return Ok((query, None)) };
+    let resolve = |tables: &Tables| read(Some(tables))?.ok_or_else(not_ready);
+    let target = request.uri().path_and_query().map(PathAndQuery::as_str).filter(|_| whole);
+    let understand = || match target {
+        Some(target) => asked::recall(&app.hub.tables(), target, resolve),
+        None => resolve(&app.hub.tables()).map(Rc::new),
+    };
+    let asked = understand()?;
+    let Some(min) = min else { return Ok((asked, None)) };
     match app.reads.reach(min).await? {
         // the table may have become another one meanwhile
-        Reach::Reached => Ok((resolve(&app.hub.tables())?, Some(min))),
+        Reach::Reached => Ok((understand()?, Some(min))),
         Reach::NotYet => {
             Err(Problem::unavailable("position-not-reached", "the position did not arrive here in time, ask again"))
         }
@@ -92,6 +110,10 @@ async fn admit(
             "the position of `Rowcast-Min-Position` is unknown or older than the retained log: ask again without it",
         )),
     }
+}
+
+fn not_ready() -> Problem {
+    Problem::unavailable("not-ready", "the gateway has not reached its database yet, see `/readyz`")
 }
 
 /// A form body.
