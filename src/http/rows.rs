@@ -6,20 +6,17 @@
 use super::read_params::{ListParams, RowParams, min_position, pairs};
 use super::stream::{accepts, ready};
 use super::target::address;
-use super::{App, MAX_URI, Problem, representation};
+use super::{App, MAX_URI, Problem, body, representation};
 use crate::cache::{Query, Reach};
 use crate::change::Position;
 use crate::hub::Tables;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use std::time::Instant;
 
 /// What the body of a QUERY is.
 const FORM: &str = "application/x-www-form-urlencoded";
-
-/// Longest body of a QUERY. The filter's own caps hold inside it.
-const MAX_BODY: usize = 1 << 20;
 
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
 
@@ -36,13 +33,13 @@ pub(super) async fn list(
     accepts(&request, "application/json")?;
     let mut given = pairs("the query string", request.query_string().as_bytes())?;
     let is_query = request.method().as_str() == "QUERY";
-    let body = if is_query { form(&request, payload).await? } else { Bytes::new() };
-    given.extend(pairs("the body", &body)?);
+    let form = if is_query { form(&request, payload).await? } else { Bytes::new() };
+    given.extend(pairs("the body", &form)?);
     let (table, _) = address(&request);
     let params = ListParams::parse(&table, given, app.read_max_rows)?;
     let (query, min) = admit(&app, &request, |tables| params.resolve(tables)).await?;
     let answer = app.reads.read(&query, min).await?;
-    let next = || params.has_next().then(|| next_page(&request, &body, params.next())).flatten();
+    let next = || params.has_next().then(|| next_page(&request, &form, params.next())).flatten();
     let mut response = representation::of(&answer, &query.spec.table, request.headers(), next, began)?;
     if !is_query {
         response.headers_mut().insert(ACCEPT_QUERY, HeaderValue::from_static(FORM));
@@ -96,15 +93,8 @@ async fn admit(
 
 /// A form body.
 async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Problem> {
-    let given = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM) {
-        return Err(Problem::new(415, "unsupported-media-type", format!("the body of a `QUERY` is `{FORM}`")));
-    }
-    payload
-        .to_bytes_limited(MAX_BODY)
-        .await
-        .map_err(|_| Problem::new(413, "payload-too-large", format!("at most {MAX_BODY} bytes")))?
-        .map_err(|e| Problem::new(400, "malformed-request", format!("the body could not be read: {e}")))
+    body::check_type(request, &[FORM])?;
+    Ok(body::read(request, payload).await?.into())
 }
 
 /// The address of the next page; none when it would be too long to be asked for.
