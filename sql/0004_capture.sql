@@ -131,21 +131,16 @@ $holds$;
 comment on function rowcast._columns_hold(int) is 'whether the published columns of a source all exist';
 
 -- SQL for "same key", column by column.
--- `id`: the source; `a`, `b`: aliases. Tables: source, pg_attribute.
+-- `id`: the source; `a`, `b`: aliases. Tables: source.
 -- By the text of the value: it is what travels, operators of a type may live outside pg_catalog, and collations may take different texts for
--- equal. Where the type's own operator says the same it is used; it is cheaper.
+-- equal. Also where the type's own operator would say the same and cost half: the function is made for the type of now, and after ALTER TYPE
+-- to one without such an operator the application's writes would fail until it is made again.
 create function rowcast._match_sql(id int, a text, b text) returns text
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $match$
-  select string_agg(format(
-      case when t.atttypid = any ('{int2,int4,int8,oid,uuid}'::regtype[]) then '%1$I.%3$I operator(pg_catalog.=) %2$I.%3$I'
-      else '(%1$I.%3$I)::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) (%2$I.%3$I)::pg_catalog.text collate pg_catalog."C"' end, a, b, k.name),
-    ' and ' order by k.n)
-  from rowcast.source as s
-  cross join unnest(s.key) with ordinality as k (name, n)
-  join pg_attribute as t on t.attrelid = s.relid and t.attname = k.name and not t.attisdropped
-  where s.id = _match_sql.id
+  select string_agg(format('(%1$I.%3$I)::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) (%2$I.%3$I)::pg_catalog.text collate pg_catalog."C"', a, b, k.name), ' and ' order by k.n)
+  from rowcast.source as s, unnest(s.key) with ordinality as k (name, n) where s.id = _match_sql.id
 $match$;
 comment on function rowcast._match_sql(int, text, text) is 'SQL condition: two rows have the same key text';
 
@@ -213,8 +208,8 @@ comment on function rowcast._by_slot(text, text) is 'one statement for each log 
 --
 -- Their shape is owed to measurement: thousands of instructions (valgrind, PostgreSQL 15) of a one-row UPDATE of five columns as its own
 -- transaction. Unwatched 143; drawing the version 28; both transition tables and the call 20; `security definer` and `set` 7; one INSERT through
--- SPI 45 and each of its indexes 15; the two images 38; the test for one row 16; finding the pair 4; which log table, key and columns unchanged
--- 13; the lease 19. Together 217; the plainest trigger that writes both images into a log, as jsonb, 107.
+-- SPI 45 and each of its indexes 15; the two images 38; the test for one row 16; finding the pair 8; which log table, key and columns unchanged
+-- 13; the lease 19. Together 221; the plainest trigger that writes both images into a log, as jsonb, 107.
 -- So a statement of one row, the common one, runs one plain INSERT, and everything else in it is an expression that plpgsql evaluates without
 -- a query. Roads not taken: a full join for one row 25 more; counting through a CTE with RETURNING 30; a WHEN clause on the version trigger 12 (it
 -- is parsed again in every statement); testing the attached version in it 7; `set search_path` 8 to 20, and as much again for every other `set`

@@ -77,7 +77,7 @@ impl Core {
             loop {
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 store.tidy().await;
-                tidied.tidy();
+                tidied.tidy().await;
             }
         });
         let writer = Writer::new(pool.clone(), hub.clone(), tasks.clone());

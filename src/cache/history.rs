@@ -31,8 +31,9 @@ pub(super) struct Weight {
 pub(super) fn weight(batch: &Batch) -> Weight {
     let images = |net: &Net| [&net.before, &net.after].into_iter().flatten().map(Bytes::len).sum::<usize>() + 128;
     batch.tables.values().fold(Weight::default(), |sum, part| match part {
+        // one even without rows: whatever is kept must be forgotten some time
         TableBatch::Changes(nets) => {
-            Weight { bytes: sum.bytes + nets.iter().map(images).sum::<usize>(), rows: sum.rows + nets.len() }
+            Weight { bytes: sum.bytes + nets.iter().map(images).sum::<usize>(), rows: sum.rows + nets.len().max(1) }
         }
         TableBatch::Reload(_) => sum,
     })
@@ -51,6 +52,8 @@ pub struct History {
 struct Inner {
     /// Where it began; none before the first tick.
     base: Option<i64>,
+    /// The newest tick that was told: a head beyond it is of the history before.
+    end: i64,
     tables: HashMap<u32, Past>,
     /// Oldest first.
     batches: VecDeque<Arc<Batch>>,
@@ -59,7 +62,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Past {
-    /// Complete after this tick; none: since the base.
+    /// Complete after this tick; none: since the base. A reload says nothing of rows and hides all before it, so it is
+    /// nothing but a floor: kept as a batch it would weigh nothing and never be forgotten.
     floor: Option<i64>,
     /// Oldest first.
     batches: VecDeque<Arc<Batch>>,
@@ -80,18 +84,23 @@ impl History {
     pub fn begin(&self, tick: &Tick) {
         let mut inner = self.inner();
         self.generation.fetch_add(1, Ordering::AcqRel);
-        *inner = Inner { base: Some(tick.position.tick), ..Inner::default() };
+        *inner = Inner { base: Some(tick.position.tick), end: tick.position.tick, ..Inner::default() };
     }
 
     /// Adds a batch. To be called before the head moves to its end.
     pub fn feed(&self, batch: &Arc<Batch>) {
-        if batch.tables.is_empty() {
-            return;
-        }
-        let added = weight(batch);
+        let (to, added) = (batch.to.position.tick, weight(batch));
         let mut inner = self.inner();
-        for relid in batch.tables.keys() {
-            inner.tables.entry(*relid).or_default().batches.push_back(batch.clone());
+        inner.end = to;
+        for (relid, part) in &batch.tables {
+            let past = inner.tables.entry(*relid).or_default();
+            match part {
+                TableBatch::Changes(_) => past.batches.push_back(batch.clone()),
+                TableBatch::Reload(_) => *past = Past { floor: Some(to), batches: VecDeque::new() },
+            }
+        }
+        if added == Weight::default() {
+            return;
         }
         inner.batches.push_back(batch.clone());
         inner.kept = Weight { bytes: inner.kept.bytes + added.bytes, rows: inner.kept.rows + added.rows };
@@ -101,12 +110,12 @@ impl History {
         }
     }
 
-    /// The batches in which something happened to the table after tick `after` and up to tick `to`. None when that is
-    /// not known any more, was in another history, or is too much to look through.
+    /// The batches in which rows of the table changed after tick `after` and up to tick `to`. None when that is not
+    /// known (any more, or yet), was in another history, includes a reload, or is too much to look through.
     #[must_use]
     pub fn between(&self, generation: u64, relid: u32, after: i64, to: i64) -> Option<Vec<Arc<Batch>>> {
         let inner = self.inner();
-        if self.generation() != generation || inner.base.is_none_or(|base| after < base) {
+        if self.generation() != generation || inner.base.is_none_or(|base| after < base) || to > inner.end {
             return None;
         }
         let Some(past) = inner.tables.get(&relid) else { return Some(Vec::new()) };
@@ -134,9 +143,11 @@ impl Inner {
         self.kept = Weight { bytes: self.kept.bytes - gone.bytes, rows: self.kept.rows - gone.rows };
         for relid in oldest.tables.keys() {
             if let Some(past) = self.tables.get_mut(relid) {
-                // its oldest is the oldest of all that have it
-                past.batches.pop_front();
-                past.floor = Some(oldest.to.position.tick);
+                // its oldest is the oldest of all that have it, unless a reload came after and dropped it
+                if past.batches.front().is_some_and(|first| Arc::ptr_eq(first, oldest)) {
+                    past.batches.pop_front();
+                }
+                past.floor = past.floor.max(Some(oldest.to.position.tick));
             }
         }
     }
@@ -210,7 +221,37 @@ mod tests {
         history.feed(&batch(1, &[1], 10));
         history.begin(&tick(50));
         assert!(history.between(before, 1, 60, 70).is_none());
+        assert_eq!(ticks(&history, 1, 50, 50), Some(vec![]));
+        assert_eq!(ticks(&history, 1, 50, 60), None, "a head that this history was not told");
+        history.feed(&batch(60, &[], 0));
         assert_eq!(ticks(&history, 1, 50, 60), Some(vec![]));
+    }
+
+    #[test]
+    fn reloads_are_not_kept() {
+        let history = History::default();
+        history.begin(&tick(0));
+        let reload = |to| {
+            let tables = [(1, TableBatch::Reload(Reload::Truncated))].into();
+            Arc::new(Batch { from: tick(to - 1).position, to: tick(to), tables, bad_rows: Vec::new() })
+        };
+        history.feed(&batch(1, &[1, 2], BYTES / 3));
+        history.feed(&batch(2, &[1], BYTES / 3));
+        for to in 3..=100_000 {
+            history.feed(&reload(to));
+        }
+        assert_eq!(history.inner().batches.len(), 2);
+        assert_eq!(ticks(&history, 1, 99_999, 100_000), None);
+        assert_eq!(ticks(&history, 1, 100_000, 100_000), Some(vec![]));
+        assert_eq!(ticks(&history, 2, 0, 100_000), Some(vec![1]));
+        // what it hid goes its way, and takes nothing younger along
+        for to in 100_001..=100_003 {
+            history.feed(&batch(to, &[1], BYTES / 4));
+        }
+        assert_eq!(ticks(&history, 2, 0, 100_003), None);
+        assert_eq!(ticks(&history, 1, 100_000, 100_003), Some(vec![100_001, 100_002, 100_003]));
+        assert_eq!(ticks(&history, 1, 99_999, 100_003), None, "the reload is not forgotten");
+        assert!(history.inner().kept.bytes <= BYTES);
     }
 
     #[test]
@@ -222,6 +263,6 @@ mod tests {
         let large = Batch { from: tick(0).position, to: tick(1), tables: tables.into(), bad_rows: Vec::new() };
         history.feed(&Arc::new(large));
         assert_eq!(ticks(&history, 1, 0, 1), None);
-        assert_eq!(ticks(&history, 2, 0, 1), Some(vec![1]));
+        assert_eq!(ticks(&history, 2, 0, 1), None);
     }
 }

@@ -1,12 +1,21 @@
 //! Is an answer still true at the head?
 //!
 //! Must not know: SQL, clocks, tasks. Invariant: whoever took the head before asking gets `Proven` only for content
-//! that nothing touched up to it: an image that cannot be read touches, and so does a past that is not known.
+//! that nothing touched up to it: an image that cannot be read touches, and so does a past that is not known. Positions
+//! of two histories are never compared.
 
 use super::entry::{Content, Entry};
 use super::history::History;
 use super::source::{Query, Window};
 use crate::change::{Net, Position, TableBatch};
+
+/// What a reader knew when it asked. The generation is taken before the head: another history is begun before the head
+/// moves to it, so a head of an old history may come with a new generation, but then it lies beyond what that was told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) generation: u64,
+    pub(super) head: Position,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -19,9 +28,13 @@ pub(super) enum Verdict {
     Touched,
 }
 
-pub(super) fn judge(history: &History, query: &Query, entry: &Entry, head: Position) -> Verdict {
+pub(super) fn judge(history: &History, query: &Query, entry: &Entry, asked: Asked) -> Verdict {
+    let Asked { generation, head } = asked;
     let proven = entry.proven();
-    if entry.generation == history.generation() && proven.tick >= head.tick {
+    if entry.generation != generation || history.generation() != generation {
+        return Verdict::Touched;
+    }
+    if proven.tick >= head.tick {
         return Verdict::Proven;
     }
     let relid = query.spec.table.relid;
@@ -112,7 +125,11 @@ mod tests {
         };
         let (name, value) = filter.split_once('=').unwrap();
         let filter = Filter::parse([(name, value)], &table).unwrap();
-        Query { spec: Spec { table: Arc::new(table), filter, projection: Projection::default() }, window }
+        Query {
+            spec: Spec { table: Arc::new(table), filter, projection: Projection::default() },
+            incarnation: 1,
+            window,
+        }
     }
 
     fn at(tick: i64) -> Position {
@@ -130,13 +147,17 @@ mod tests {
     /// A history from tick 0 with one batch of the table a tick.
     fn history(parts: Vec<TableBatch>) -> History {
         let history = History::default();
-        let tick = |tick| Tick { position: at(tick), snap: Arc::new("3:3:".parse().unwrap()), at_micros: 0 };
         history.begin(&tick(0));
         for (to, part) in (1..).zip(parts) {
             let tables = [(1, part)].into();
             history.feed(&Arc::new(Batch { from: at(to - 1), to: tick(to), tables, bad_rows: Vec::new() }));
         }
+        history.feed(&Arc::new(Batch { from: at(8), to: tick(9), tables: [].into(), bad_rows: Vec::new() }));
         history
+    }
+
+    fn tick(tick: i64) -> Tick {
+        Tick { position: at(tick), snap: Arc::new("3:3:".parse().unwrap()), at_micros: 0 }
     }
 
     fn changes(nets: impl Into<Vec<Net>>) -> TableBatch {
@@ -150,7 +171,7 @@ mod tests {
     fn verdict(parts: Vec<TableBatch>, query: &Query, content: Content, from: i64) -> Verdict {
         let history = history(parts);
         let entry = Entry::new(content, history.generation(), at(from), Duration::ZERO);
-        let verdict = judge(&history, query, &entry, at(9));
+        let verdict = judge(&history, query, &entry, Asked { generation: history.generation(), head: at(9) });
         assert_eq!(entry.proven().tick == 9, matches!(verdict, Verdict::Proven), "{verdict:?}");
         verdict
     }
@@ -202,12 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_hides_what_was_before_it_and_not_what_came_after() {
+    fn a_reload_touches_everything_before_it() {
         let query = query("id=eq.1", Window::Row);
         let update = || changes([net(1, 4, image(1, 0), image(1, 1))]);
         let reload = || TableBatch::Reload(Reload::Requested);
         assert!(matches!(verdict(vec![update(), reload()], &query, row(2), 0), Verdict::Touched));
-        assert!(matches!(verdict(vec![reload(), update()], &query, row(2), 0), Verdict::Rewritten(_)));
+        assert!(matches!(verdict(vec![reload(), update()], &query, row(2), 0), Verdict::Touched));
+        assert!(matches!(verdict(vec![reload(), update()], &query, row(2), 1), Verdict::Rewritten(_)));
         assert!(matches!(verdict(vec![reload()], &query, row(2), 1), Verdict::Proven));
     }
 
@@ -216,6 +238,19 @@ mod tests {
         let query = query("id=eq.1", Window::Row);
         let history = history(Vec::new());
         let entry = Entry::new(row(2), history.generation() + 1, at(50), Duration::ZERO);
-        assert!(matches!(judge(&history, &query, &entry, at(9)), Verdict::Touched));
+        let asked = |generation, head| Asked { generation, head: at(head) };
+        assert!(matches!(judge(&history, &query, &entry, asked(history.generation(), 9)), Verdict::Touched));
+        // the database was restored, to where fewer ticks had been made
+        let before = history.generation();
+        history.begin(&tick(10));
+        let now = history.generation();
+        let entry = Entry::new(row(2), now, at(10), Duration::ZERO);
+        assert!(matches!(judge(&history, &query, &entry, asked(before, 5000)), Verdict::Touched));
+        assert!(matches!(judge(&history, &query, &entry, asked(now, 5000)), Verdict::Touched), "the head of before");
+        assert_eq!(entry.proven(), at(10));
+        assert!(matches!(judge(&history, &query, &entry, asked(now, 10)), Verdict::Proven));
+        // and an answer of before, to whoever still asked in it
+        let old = Entry::new(row(2), before, at(5000), Duration::ZERO);
+        assert!(matches!(judge(&history, &query, &old, asked(before, 10)), Verdict::Touched));
     }
 }

@@ -11,6 +11,7 @@ mod entry;
 mod flight;
 mod history;
 mod judge;
+mod known;
 mod missed;
 mod reads;
 mod source;

@@ -6,7 +6,8 @@
 use super::entry::{Content, Entry};
 use super::flight::{Boarding, Flights, Landed};
 use super::history::History;
-use super::judge::{Verdict, judge};
+use super::judge::{Asked, Verdict, judge};
+use super::known::Known;
 use super::source::{Query, QueryKey, Reader};
 use crate::change::Position;
 use crate::hub::{Hub, SourceError};
@@ -106,6 +107,7 @@ pub struct Reads {
     tasks: Tasks,
     options: ReadOptions,
     stored: Cache<QueryKey, Arc<Entry>>,
+    known: Known,
     flights: Flights,
     fence: Arc<AtomicBool>,
     counts: Arc<Counts>,
@@ -156,6 +158,7 @@ impl Reads {
             tasks,
             options,
             stored,
+            known: Known::default(),
             flights: Flights::default(),
             fence,
             counts: Arc::default(),
@@ -175,8 +178,9 @@ impl Reads {
     }
 
     /// Drops what is past its time; to be called now and then.
-    pub fn tidy(&self) {
+    pub async fn tidy(&self) {
         self.stored.run_pending_tasks();
+        self.known.tidy().await;
     }
 
     /// Is the stream to be trusted with what it does not say?
@@ -195,7 +199,10 @@ impl Reads {
             return Ok(Reach::NotYet);
         }
         // older than we remember, from before our start, or of another history: the database knows
-        let known = self.hub.knows(position) || self.reader.knows(position).await?;
+        let known = self.hub.knows(position) || {
+            let ask = || self.reader.knows(position);
+            self.known.get(self.history.generation(), position, ask).await?
+        };
         Ok(if known { Reach::Reached } else { Reach::Unknown })
     }
 
@@ -204,27 +211,30 @@ impl Reads {
     /// # Errors
     /// The database could not be read, and nothing that is kept may be served instead.
     pub async fn read(&self, query: &Query, min: Option<Position>) -> Result<Answer, SourceError> {
-        // Taken before anything is looked up: the history has everything up to here.
-        let head = self.hub.position().ok_or_else(unready)?;
+        // Taken before anything is looked up: the history has everything up to here. And in this order, see `Asked`.
+        let generation = self.history.generation();
+        let asked = Asked { generation, head: self.hub.position().ok_or_else(unready)? };
         let (ttl, stale) = (query.spec.table.ttl, query.spec.table.stale);
         let key = query.key();
         let kept = self.stored.get(&key).filter(|_| !ttl.is_zero());
         if let Some(entry) = &kept {
             let age = entry.born.elapsed();
-            match judge(&self.history, query, entry, head) {
-                Verdict::Proven if age <= ttl => return Ok(self.hit(entry, head, How::Hit)),
+            match judge(&self.history, query, entry, asked) {
+                Verdict::Proven if age <= ttl => return Ok(self.hit(entry, asked, How::Hit)),
                 Verdict::Proven if age <= ttl + stale && self.healthy() => {
                     self.refresh(&key, query, entry);
-                    return Ok(self.hit(entry, head, How::Refreshing));
+                    return Ok(self.hit(entry, asked, How::Refreshing));
                 }
                 Verdict::Proven | Verdict::Touched => {}
-                Verdict::Rewritten(content) => return Ok(self.write_through(&key, content, entry, head, ttl + stale)),
+                Verdict::Rewritten(content) => return Ok(self.write_through(&key, content, entry, asked, ttl + stale)),
             }
         }
         let usable = |entry: &&Arc<Entry>| {
-            entry.born.elapsed() <= ttl + stale && min.is_none_or(|min| entry.proven().tick >= min.tick)
+            entry.generation == generation
+                && entry.born.elapsed() <= ttl + stale
+                && min.is_none_or(|min| entry.proven().tick >= min.tick)
         };
-        let (began, load) = (Instant::now(), self.load(&key, query, kept.clone(), head));
+        let (began, load) = (Instant::now(), self.load(&key, query, kept.clone(), asked));
         let loaded = if kept.as_ref().is_some_and(|entry| usable(&entry)) && !self.healthy() {
             tokio::time::timeout(SILENT, load).await.unwrap_or_else(|_| Err(silent()))
         } else {
@@ -234,29 +244,30 @@ impl Reads {
             Ok(answer) => answer,
             Err(error) => {
                 let Some(entry) = kept.as_ref().filter(|_| error.retry).filter(usable) else { return Err(error) };
-                self.hit(entry, entry.proven(), How::StaleIfError)
+                self.hit(entry, Asked { generation, head: entry.proven() }, How::StaleIfError)
             }
         };
         Ok(Answer { waited: Some(began.elapsed()), ..answer })
     }
 
-    fn hit(&self, entry: &Arc<Entry>, head: Position, how: How) -> Answer {
+    fn hit(&self, entry: &Arc<Entry>, asked: Asked, how: How) -> Answer {
         self.counts.hits.fetch_add(1, Ordering::Relaxed);
-        self.answer(entry.clone(), head, how)
+        self.answer(entry.clone(), asked, how)
     }
 
-    fn answer(&self, entry: Arc<Entry>, head: Position, how: How) -> Answer {
+    fn answer(&self, entry: Arc<Entry>, asked: Asked, how: How) -> Answer {
         let proven = entry.proven();
-        let position = if proven.tick > head.tick { proven } else { head };
+        let newer = proven.tick > asked.head.tick || entry.generation != asked.generation;
+        let position = if newer { proven } else { asked.head };
         Answer { position, how, age: entry.born.elapsed(), waited: None, entry }
     }
 
     /// The stream has the row: it is kept in place of what it replaces.
-    fn write_through(&self, key: &QueryKey, content: Content, old: &Entry, head: Position, keep: Duration) -> Answer {
-        let entry = Arc::new(Entry::new(content, old.generation, head, keep));
+    fn write_through(&self, key: &QueryKey, content: Content, old: &Entry, asked: Asked, keep: Duration) -> Answer {
+        let entry = Arc::new(Entry::new(content, old.generation, asked.head, keep));
         self.counts.written_through.fetch_add(1, Ordering::Relaxed);
         self.store(key, &entry);
-        self.hit(&entry, head, How::WrittenThrough)
+        self.hit(&entry, asked, How::WrittenThrough)
     }
 
     fn store(&self, key: &QueryKey, entry: &Arc<Entry>) {
@@ -281,7 +292,7 @@ impl Reads {
         key: &QueryKey,
         query: &Query,
         mut seen: Option<Arc<Entry>>,
-        head: Position,
+        asked: Asked,
     ) -> Result<Answer, SourceError> {
         let table = &query.spec.table;
         let (stale, stored) = (seen.is_some(), self.options.bytes > 0 && !table.ttl.is_zero());
@@ -297,10 +308,10 @@ impl Reads {
             };
             let entry = landed?;
             let how = How::Read { stale, stored, collapsed };
-            let answer = match judge(&self.history, query, &entry, head) {
-                Verdict::Proven => self.answer(entry, head, how),
+            let answer = match judge(&self.history, query, &entry, asked) {
+                Verdict::Proven => self.answer(entry, asked, how),
                 Verdict::Rewritten(content) if stored => {
-                    self.write_through(key, content, &entry, head, table.ttl + table.stale)
+                    self.write_through(key, content, &entry, asked, table.ttl + table.stale)
                 }
                 Verdict::Rewritten(_) | Verdict::Touched => {
                     // it was begun before this one asked
@@ -312,9 +323,10 @@ impl Reads {
             return Ok(answer);
         }
         self.counts.loads.fetch_add(1, Ordering::Relaxed);
+        let generation = self.history.generation();
         let found = self.reader.read(query.clone()).await?;
-        let entry = Entry::of(found, &query.window, self.history.generation(), Duration::ZERO);
-        Ok(self.answer(Arc::new(entry), head, How::Read { stale, stored: false, collapsed: false }))
+        let entry = Entry::of(found, &query.window, generation, Duration::ZERO);
+        Ok(self.answer(Arc::new(entry), asked, How::Read { stale, stored: false, collapsed: false }))
     }
 
     /// Reads in a task of its own, which whoever asked for it may leave.

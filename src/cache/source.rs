@@ -28,6 +28,8 @@ pub enum Window {
 pub struct Query {
     /// Table, filter and columns.
     pub spec: Spec,
+    /// Of the table, see [`Tables::incarnation`](crate::hub::Tables::incarnation).
+    pub incarnation: u64,
     /// Which rows of them.
     pub window: Window,
 }
@@ -36,6 +38,7 @@ pub struct Query {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QueryKey {
     relid: u32,
+    incarnation: u64,
     fingerprint: String,
     filter: String,
     projection: Projection,
@@ -46,6 +49,7 @@ impl Query {
     pub(super) fn key(&self) -> QueryKey {
         QueryKey {
             relid: self.spec.table.relid,
+            incarnation: self.incarnation,
             fingerprint: self.spec.table.fingerprint.clone(),
             filter: self.spec.filter.canonical().to_owned(),
             projection: self.spec.projection.clone(),
@@ -66,7 +70,13 @@ impl Query {
 impl QueryKey {
     /// Bytes it takes, about.
     pub(super) fn weight(&self) -> usize {
-        self.filter.len() + self.fingerprint.len() + 256
+        let window = match &self.window {
+            Window::Row => 0,
+            Window::List { order, .. } => {
+                order.terms().iter().map(|term| size_of_val(term) + term.column.len()).sum::<usize>()
+            }
+        };
+        self.filter.len() + self.fingerprint.len() + self.projection.weight() + window + 256
     }
 }
 

@@ -114,7 +114,8 @@ impl ListParams {
         let spec = self.request.resolve(tables, Access::Public).map_err(refused)?;
         let order = self.order.as_deref().map(|order| Order::parse(order, &spec.table)).transpose();
         let order = order.map_err(|e| Problem::new(400, e.code(), e.to_string()))?.unwrap_or_default();
-        Ok(Query { spec, window: Window::List { order, limit: self.limit, offset: self.offset } })
+        let incarnation = tables.incarnation(spec.table.relid);
+        Ok(Query { spec, incarnation, window: Window::List { order, limit: self.limit, offset: self.offset } })
     }
 
     /// Where the next page begins.
@@ -166,7 +167,8 @@ impl RowParams {
     pub(super) fn resolve(&self, tables: &Tables) -> Result<Query, Problem> {
         let mut spec = self.request.resolve(tables, Access::Public).map_err(refused)?;
         spec.filter = Filter::of_key(&self.key, &spec.table).map_err(|e| Problem::from(Refusal::from(e)))?;
-        Ok(Query { spec, window: Window::Row })
+        let incarnation = tables.incarnation(spec.table.relid);
+        Ok(Query { spec, incarnation, window: Window::Row })
     }
 }
 

@@ -12,7 +12,11 @@ use actix_web::http::header::{
 };
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
+
+/// There are more rows than `limit`.
+const MORE: HeaderName = HeaderName::from_static("rowcast-more");
 
 /// Bodies below this are sent as they are: packed they are hardly smaller, and often larger.
 const TINY: usize = 860;
@@ -28,12 +32,12 @@ pub(super) fn of(
     next: impl FnOnce() -> Option<String>,
     began: Instant,
 ) -> Result<HttpResponse, Problem> {
-    let (body, tag, next) = match &answer.entry.content {
+    let (body, tag, more) = match &answer.entry.content {
         Content::Absent { .. } => return Err(Problem::no_row()),
-        Content::Row { body, version } => (body, EntityTag::of_version(*version), None),
+        Content::Row { body, version } => (body, EntityTag::of_version(*version), false),
         Content::List { body, hash, more } => {
             let tag = EntityTag { weak: true, opaque: format!("{hash:016x}") };
-            (body, tag, if *more { next() } else { None })
+            (body, tag, *more)
         }
     };
     let held = match headers.get(IF_NONE_MATCH) {
@@ -50,8 +54,12 @@ pub(super) fn of(
         .insert_header((POSITION, value(answer.position.to_string())?))
         // a shared cache must not answer whoever asks for a certain state with another
         .insert_header((VARY, HeaderValue::from_static("Accept-Encoding, Rowcast-Min-Position")));
-    if let Some(next) = next {
-        response.insert_header((LINK, format!("<{next}>; rel=\"next\"")));
+    if more {
+        // a link says where, if an address can: a filter may be too long for one, and an offset too large
+        response.insert_header((MORE, HeaderValue::from_static("?1")));
+    }
+    if let Some(next) = more.then(next).flatten() {
+        response.insert_header((LINK, value(format!("<{next}>; rel=\"next\""))?));
     }
     Ok(if held { response.finish() } else { full(response, body) })
 }
@@ -71,11 +79,17 @@ fn full(mut response: HttpResponseBuilder, body: &Bytes) -> HttpResponse {
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(body.clone())
 }
 
-/// Public tables only are served so far: anybody may keep the answer. Browsers ask every time, which costs a 304;
-/// shared caches keep it as long as the table allows.
+/// Public tables only are served so far: anybody may keep the answer. Shared caches keep it as long as the table allows,
+/// and ask then (`s-maxage` forbids them to serve it stale: RFC 9111, 5.2.2.10). Browsers ask every time, which costs a
+/// 304; those that know RFC 5861 show what they hold, no older than `stale`, while they ask.
 fn cache_control(table: &Table) -> String {
     let (fresh, stale) = (table.ttl.as_secs(), table.stale.as_secs());
-    format!("public, max-age=0, s-maxage={fresh}, stale-while-revalidate={stale}")
+    let mut control = format!("public, max-age=0, s-maxage={fresh}");
+    if stale > 0 {
+        // written to a String: cannot fail
+        let _ = write!(control, ", stale-while-revalidate={stale}");
+    }
+    control
 }
 
 /// RFC 9211.

@@ -7,11 +7,11 @@ use super::asked::{self, Understood};
 use super::read_params::{ListParams, RowParams, min_position, pairs};
 use super::stream::{accepts, ready};
 use super::target::address;
-use super::{App, MAX_URI, Problem, representation};
+use super::{App, MAX_URI, Problem, body, representation};
 use crate::cache::Reach;
 use crate::change::Position;
 use crate::hub::Tables;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::uri::PathAndQuery;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
@@ -20,9 +20,6 @@ use std::time::Instant;
 
 /// What the body of a QUERY is.
 const FORM: &str = "application/x-www-form-urlencoded";
-
-/// Longest body of a QUERY. The filter's own caps hold inside it.
-const MAX_BODY: usize = 1 << 20;
 
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
 
@@ -118,15 +115,8 @@ fn not_ready() -> Problem {
 
 /// A form body.
 async fn form(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Problem> {
-    let given = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(FORM) {
-        return Err(Problem::new(415, "unsupported-media-type", format!("the body of a `QUERY` is `{FORM}`")));
-    }
-    payload
-        .to_bytes_limited(MAX_BODY)
-        .await
-        .map_err(|_| Problem::new(413, "payload-too-large", format!("at most {MAX_BODY} bytes")))?
-        .map_err(|e| Problem::new(400, "malformed-request", format!("the body could not be read: {e}")))
+    body::check_type(request, &[FORM])?;
+    Ok(body::read(request, payload).await?.into())
 }
 
 /// The address of the next page; none when it would be too long to be asked for.

@@ -50,19 +50,23 @@ pub struct HubOptions {
 
 /// The watched tables by name and by oid.
 #[derive(Clone, Debug, Default)]
-pub struct Tables(HashMap<u32, Arc<Table>>);
+pub struct Tables {
+    by_oid: HashMap<u32, Arc<Table>>,
+    incarnations: HashMap<u32, u64>,
+}
 
 impl Tables {
     /// From the catalog.
     #[must_use]
     pub fn new(tables: impl IntoIterator<Item = Table>) -> Tables {
-        Tables(tables.into_iter().map(|t| (t.relid, Arc::new(t))).collect())
+        let by_oid = tables.into_iter().map(|t| (t.relid, Arc::new(t))).collect();
+        Tables { by_oid, incarnations: HashMap::new() }
     }
 
     /// By oid.
     #[must_use]
     pub fn get(&self, relid: u32) -> Option<&Arc<Table>> {
-        self.0.get(&relid)
+        self.by_oid.get(&relid)
     }
 
     /// By the name a client uses: `schema.table`, or `table` for the one in `public` or else the only one of that
@@ -70,23 +74,45 @@ impl Tables {
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<&Arc<Table>> {
         if let Some(table) =
-            self.0.values().find(|t| t.wire_name() == name || format!("{}.{}", t.schema, t.name) == name)
+            self.by_oid.values().find(|t| t.wire_name() == name || format!("{}.{}", t.schema, t.name) == name)
         {
             return Some(table);
         }
-        let mut same = self.0.values().filter(|t| t.name == name);
+        let mut same = self.by_oid.values().filter(|t| t.name == name);
         same.next().filter(|_| same.next().is_none())
     }
 
     /// Is there a table that was not in `before`, or is another one since?
     #[must_use]
     pub fn changed_from(&self, before: &Tables) -> bool {
-        self.0.values().any(|t| before.get(t.relid).is_none_or(|b| b.fingerprint != t.fingerprint))
+        self.by_oid.values().any(|t| before.get(t.relid).is_none_or(|b| b.fingerprint != t.fingerprint))
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.0.values()
+        self.by_oid.values()
+    }
+
+    /// Which of the tables that this oid and this fingerprint stood for. A table that was another one for a while, or
+    /// not captured, has the fingerprint it had before when that is over, and rows that changed without being told:
+    /// what was learned of one incarnation says nothing about the next.
+    #[must_use]
+    pub fn incarnation(&self, relid: u32) -> u64 {
+        self.incarnations.get(&relid).copied().unwrap_or_default()
+    }
+
+    /// Takes over the incarnations of `before` where nothing ended; the others get numbers above `last`.
+    fn follow(&mut self, before: &Tables, last: &mut u64) {
+        for (relid, table) in &self.by_oid {
+            let same = before.get(*relid).is_some_and(|b| b.fingerprint == table.fingerprint && b.broken.is_none());
+            let incarnation = if same {
+                before.incarnation(*relid)
+            } else {
+                *last += 1;
+                *last
+            };
+            self.incarnations.insert(*relid, incarnation);
+        }
     }
 }
 
@@ -104,6 +130,8 @@ pub struct Hub {
 #[derive(Default)]
 struct Inner {
     tables: Arc<Tables>,
+    /// The newest incarnation of any table.
+    incarnation: u64,
     shapes: HashMap<SpecKey, Arc<Shape>>,
     /// The tick whose list of shapes was taken last: a shape registered now is told the ticks after it.
     listed: Option<Tick>,
@@ -233,10 +261,12 @@ impl Hub {
     }
 
     /// The catalog as it is now. Shapes of tables that changed or went are closed.
-    pub fn set_tables(&self, tables: Tables) {
-        let tables = Arc::new(tables);
+    pub fn set_tables(&self, mut tables: Tables) {
         let closed: Vec<Arc<Shape>> = {
             let mut inner = self.inner();
+            let before = inner.tables.clone();
+            tables.follow(&before, &mut inner.incarnation);
+            let tables = Arc::new(tables);
             inner.tables = tables.clone();
             let same = |shape: &Shape| {
                 tables.get(shape.spec.table.relid).is_some_and(|t| t.fingerprint == shape.spec.table.fingerprint)

@@ -47,6 +47,12 @@ impl Projection {
         self.columns.is_empty()
     }
 
+    /// Bytes it takes, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.columns.iter().map(|column| size_of_val(column) + column.0.len()).sum()
+    }
+
     /// The part of the row that is sent. `json` is the text that `image` was parsed from.
     ///
     /// # Errors

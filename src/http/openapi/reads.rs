@@ -67,7 +67,8 @@ fn cached(response: ResponseBuilder, tag: &str) -> ResponseBuilder {
 
 fn listed(response: ResponseBuilder) -> ResponseBuilder {
     cached(response, "Weak: the same rows, whatever they are packed in.")
-        .header("Link", sometimes("`rel=\"next\"`: there are more rows than `limit`."))
+        .header("Rowcast-More", sometimes("`?1`: there are more rows than `limit`."))
+        .header("Link", sometimes("`rel=\"next\"`: where they are, when an address can say it."))
 }
 
 fn lists(operation: OperationBuilder) -> OperationBuilder {
@@ -128,6 +129,7 @@ fn by_query() -> Operation {
     let query = lists(operation("query", "reads", "Read rows by a long filter", about))
         .parameter(pairs("filters", FILTERS))
         .request_body(Some(body.build()))
+        .response("408", problem(&["request-timeout"]))
         .response("413", problem(&["payload-too-large"]))
         .response("415", problem(&["unsupported-media-type"]));
     malformed_order(query.build())
