@@ -57,8 +57,11 @@ impl Core {
         let tasks = Tasks::here();
         let direct = pg::parse(settings.notify_url.as_deref().unwrap_or(&settings.database_url))?;
         let pool = pg::pool(&pg::parse(&settings.database_url)?, settings.pool_size)?;
-        // of what snapshots leave, half: the rest is for missed changes, rotation and whoever else comes
-        let loads = (settings.pool_size.saturating_sub(settings.snapshot_reads) / 2).max(1);
+        // of what snapshots leave, one connection is for missed changes, rotation and whoever else comes, and the rest is
+        // halved between reads and writes: either may wait for somebody's lock. Of 10: 4 snapshots, 2 reads, 3 writes, 1
+        let rest = settings.pool_size.saturating_sub(settings.snapshot_reads + 1);
+        let loads = (rest / 2).max(1);
+        let writes = rest.saturating_sub(loads).max(1);
         let store = Store::new(pool.clone(), loads, settings.batch_bytes, settings.snapshot_max_bytes);
         let options = HubOptions {
             ring_bytes: settings.ring_bytes,
@@ -80,7 +83,7 @@ impl Core {
                 tidied.tidy().await;
             }
         });
-        let writer = Writer::new(pool.clone(), hub.clone(), tasks.clone());
+        let writer = Writer::new(pool.clone(), writes, hub.clone(), tasks.clone());
         let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
         tasks.spawn("doorbell", doorbell::listen(direct.clone(), pool.clone(), bell.clone(), tasks.clone()));
         let ticker = Ticker {

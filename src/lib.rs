@@ -50,8 +50,8 @@
 //!
 //! *A client writes.* [`http`] knows the whole request before the first statement; [`pg::write`] compares the version
 //! under the row's lock, writes, keeps the answer if it may be asked for again, and commits, all in one transaction
-//! and a task of its own. The answer waits for [`hub::Hub::first_seeing`]: its position is where the stream contains
-//! the write.
+//! and a task of its own. The answer waits for [`hub::Hub::first_seeing`]: its position is a
+//! state that contains the write.
 
 pub mod cache;
 pub mod change;

@@ -52,7 +52,7 @@ impl Settings {
             database_url: database_url.into(),
             notify_url: None,
             listen: "127.0.0.1:8080".to_owned(),
-            pool_size: 8,
+            pool_size: 10,
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             tick_interval: Duration::from_millis(5),
             safety_poll: Duration::from_secs(1),

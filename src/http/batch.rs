@@ -90,14 +90,14 @@ pub(super) async fn batch(
     }
     let tables = app.hub.tables();
     let (mut names, mut operations) = (Vec::new(), Vec::new());
+    let whole = wishes.prefer != Some(Return::Minimal);
     for (i, raw) in ops.iter().enumerate() {
-        let (op, operation) = operation(raw.get(), &tables).map_err(|problem| problem.of_operation(i))?;
+        let (op, operation) = operation(raw.get(), &tables, whole).map_err(|problem| problem.of_operation(i))?;
         names.push((op.name(), operation.table.clone()));
         operations.push(operation);
     }
     let prefer = wishes.prefer;
     let render = Box::new(move |rows: &[crate::pg::write::Written]| {
-        let whole = prefer != Some(Return::Minimal);
         let rows = names.iter().zip(rows).map(|((op, table), row)| batch_row(op, table, row, whole && *op != "delete"));
         let mut headers = Vec::new();
         applied(prefer, &mut headers);
@@ -115,7 +115,7 @@ pub(super) async fn batch(
     }))
 }
 
-fn operation(text: &str, tables: &Tables) -> Result<(Op, Operation), Problem> {
+fn operation(text: &str, tables: &Tables, whole: bool) -> Result<(Op, Operation), Problem> {
     let input: OpIn = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
     let (op, verb) = (input.op, input.op.verb());
     let table = table(tables, &input.table)?;
@@ -135,13 +135,13 @@ fn operation(text: &str, tables: &Tables) -> Result<(Op, Operation), Problem> {
         Op::Insert | Op::Replace => ("`row` and no `set`", input.row.filter(|_| input.set.is_none())),
         Op::Update => ("`set` and no `row`", input.set.filter(|_| input.row.is_none())),
         Op::Delete if input.row.is_none() && input.set.is_none() => {
-            return Ok((op, Operation { verb, table, key, expected, values: Vec::new() }));
+            return Ok((op, Operation { verb, table, key, expected, values: Vec::new(), answered: false }));
         }
         Op::Delete => ("neither `row` nor `set`", None),
     };
     let members = members.ok_or_else(|| malformed(format!("`{}` has {wanted}", op.name())))?;
     let values = columns(strict::members(members.get())?, &table, verb, &expected)?;
-    Ok((op, Operation { verb, table, key, expected, values }))
+    Ok((op, Operation { verb, table, key, expected, values, answered: whole }))
 }
 
 fn version(raw: &RawValue) -> Result<i64, Problem> {

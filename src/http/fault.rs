@@ -17,8 +17,12 @@ fn problem(fault: Fault) -> Problem {
     match fault {
         Fault::NotFound => Problem::new(404, "not-found", "there is no row with this key"),
         Fault::Stale(now) => {
-            let detail = "the row was changed since that version was read: decide anew on `current`, with its version";
-            with_row(Problem::new(412, "version-conflict", detail), &now)
+            let detail = "the row was changed since that version was read: decide anew on `current`, or on the row as you read it again";
+            let problem = Problem::new(412, "version-conflict", detail);
+            match now {
+                Some(now) => with_row(problem, &now),
+                None => problem,
+            }
         }
         Fault::Exists(now) => {
             with_row(Problem::new(412, "version-conflict", "the row is there already, see `current`"), &now)
@@ -39,6 +43,14 @@ fn problem(fault: Fault) -> Problem {
             format!("the value of `{column}` cannot be merged with: replace it whole, with `PUT`"),
         ),
         Fault::Swallowed => Problem::new(409, "conflict", "the database did not take the row, and did not say why"),
+        Fault::TooLarge => Problem::new(
+            413,
+            "payload-too-large",
+            "the rows of the answer have more than 8 MiB; nothing was written: ask for `Prefer: return=minimal`, or send fewer operations",
+        ),
+        Fault::Changed => Problem::unavailable("unavailable", Refusal::CHANGING.detail),
+        // not logged: whoever sends many writes would fill the log
+        Fault::Busy => Problem::unavailable("unavailable", Refusal::BUSY.detail),
         Fault::InProgress => {
             let detail = "a request with this `Idempotency-Key` is being carried out: repeat it after `Retry-After`";
             Problem::new(409, "in-progress", detail).retry()

@@ -98,7 +98,7 @@ async fn one(
     let order = Order {
         claim: wishes.claim(&request, &body),
         render: render(verb, table.clone(), wishes.prefer),
-        operations: vec![Operation { verb, table, key, expected, values }],
+        operations: vec![Operation { verb, table, key, expected, values, answered: with_row(verb, wishes.prefer) }],
     };
     let outcome = app.writer.perform(order).await?;
     Ok(respond(outcome, |body, _| body))
@@ -140,6 +140,12 @@ fn condition(verb: Verb, wishes: &Wishes, table: &Table) -> Result<(Verb, Expect
     }
 }
 
+/// Has the answer the row?
+fn with_row(verb: Verb, prefer: Option<Return>) -> bool {
+    let usual = if verb == Verb::Delete { Return::Minimal } else { Return::Representation };
+    prefer.unwrap_or(usual) == Return::Representation
+}
+
 /// The answer to one operation.
 fn render(verb: Verb, table: Arc<Table>, prefer: Option<Return>) -> Render {
     Box::new(move |rows| {
@@ -154,9 +160,7 @@ fn render(verb: Verb, table: Arc<Table>, prefer: Option<Return>) -> Render {
             headers.push(("Location".to_owned(), format!("/v1/tables/{name}/{}", row.key)));
         }
         applied(prefer, &mut headers);
-        let usual = if verb == Verb::Delete { Return::Minimal } else { Return::Representation };
-        let body =
-            (prefer.unwrap_or(usual) == Return::Representation).then(|| String::from_utf8_lossy(&row.row).into_owned());
+        let body = with_row(verb, prefer).then(|| String::from_utf8_lossy(&row.row).into_owned());
         let status = match (row.created, &body) {
             (true, _) => 201,
             (false, Some(_)) => 200,

@@ -189,7 +189,7 @@ impl Hub {
         self.inner().tables.clone()
     }
 
-    /// Waits for the first published state that contains a transaction. None when the feed ended.
+    /// Waits for a published state that contains a transaction. None when the feed ended.
     pub async fn first_seeing(&self, xid: u64) -> Option<Position> {
         let mut head = self.head();
         head.wait_for(|tick| tick.as_ref().is_some_and(|tick| tick.snap.sees(xid))).await.ok()?;

@@ -1,7 +1,7 @@
 //! The newest ticks with their snapshots: where in the stream a transaction is.
 //!
-//! Must not know: who asks. Invariant: what is listed here is published, so whoever is given a position can resume
-//! from it.
+//! Must not know: who asks. Invariant: what is listed here is published, so whoever is given a position can ask for a
+//! state that is not older.
 
 use crate::change::{Position, Tick};
 use std::collections::VecDeque;
@@ -25,8 +25,8 @@ impl Recent {
         self.0.clear();
     }
 
-    /// The first tick kept that sees the transaction: not a later one, or changes between the two would be missed by
-    /// whoever resumes there.
+    /// The earliest tick kept that sees the transaction: nobody is made to wait for more than that. What others did
+    /// in the same tick, or in ticks passed over together, is in its state too.
     pub(super) fn first_seeing(&self, xid: u64) -> Option<Position> {
         // each snapshot covers those before it
         let at = self.0.partition_point(|tick| !tick.snap.sees(xid));

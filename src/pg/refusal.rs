@@ -96,11 +96,17 @@ fn of_sqlstate(state: &str) -> Refusal {
 }
 
 impl Refusal {
+    /// Nothing is wrong with the write.
+    pub const BUSY: Refusal = row(503, "unavailable", false, true, BUSY);
+
+    /// What the gateway knows of the table is old.
+    pub const CHANGING: Refusal = row(503, "unavailable", false, true, CHANGING);
+
     /// What an error of a write means.
     #[must_use]
     pub fn of(error: &PgError) -> Refusal {
         match error {
-            PgError::Unreachable(_) | PgError::Standby => row(503, "unavailable", false, true, BUSY),
+            PgError::Unreachable(_) | PgError::Standby => Refusal::BUSY,
             _ => error.sqlstate().map_or(INTERNAL, of_sqlstate),
         }
     }

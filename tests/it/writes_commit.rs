@@ -90,3 +90,41 @@ async fn what_is_deferred_fails_before_the_commit() {
     assert_eq!(w.text("select count(*) from t").await, "0");
     w.gateway.stop().await;
 }
+
+/// A synchronous standby that is away: each commit without an answer keeps its connection and its place, so there are
+/// never more of them than places.
+#[tokio::test]
+async fn unanswered_commits_do_not_add_up() {
+    let world = World::new().await;
+    world
+        .run(
+            "create table t (id int primary key, n int); insert into t select n, 0 from generate_series(1, 12) as n;
+             select rowcast.watch('t', public => true); select rowcast.allow('t', 'anon', write => true)",
+        )
+        .await;
+    let (cutter, through) = Cutter::postgres(&world.url).await;
+    let direct = world.url.clone();
+    let gateway = world
+        .gateway_with(|settings| {
+            settings.notify_url = Some(direct);
+            settings.database_url = through;
+        })
+        .await;
+    let http = writing::http();
+    let patch = async |id: i32| {
+        let request = http.patch(gateway.url(&format!("/v1/tables/t/{id}"))).header("if-match", "*");
+        let answer = request.header("content-type", "application/json").body("{\"n\":1}").send().await.unwrap();
+        answer.json::<serde_json::Value>().await.unwrap()["code"].as_str().map(str::to_owned)
+    };
+    cutter.set(AtCommit::Silent);
+    let codes = futures_util::future::join_all((1..=12).map(patch)).await;
+    let count = |code: &str| codes.iter().filter(|c| c.as_deref() == Some(code)).count();
+    assert_eq!((count("outcome-unknown"), count("unavailable")), (3, 9), "{codes:?}");
+    assert_eq!(patch(1).await.as_deref(), Some("unavailable"), "the places are still taken");
+    // the connections end: so do the commits, and the places are free again
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query = 'commit'";
+    world.run(end).await;
+    cutter.set(AtCommit::Pass);
+    crate::support::eventually("it writes again", || async { patch(1).await.is_none() }).await;
+    gateway.stop().await;
+}

@@ -116,7 +116,25 @@ async fn one_stale_version_and_the_batch_changes_nothing() {
     }
     // the same row twice: the second is based on what the first made of it, which nobody can know
     let twice = json!({"ops": [update(1, one, json!({"n": 5})), update(1, one, json!({"n": 6}))]});
-    w.json("POST", "/v1/batch", &[], &twice.to_string()).await.refused(412, "version-conflict");
+    let problem = w.json("POST", "/v1/batch", &[], &twice.to_string()).await.refused(412, "version-conflict");
+    // what it made of it is undone, and not told
+    assert_eq!(
+        problem["current"],
+        json!({"key": "1", "version": one, "row": {"id": 1, "slot": "a", "n": 0, "row_version": one}})
+    );
+    let gone = json!({"ops": [{"op": "delete", "table": "picks", "key": "1", "version": one},
+        {"op": "insert", "table": "picks", "row": {"id": 1, "slot": "z", "n": 7}}, update(1, one, json!({"n": 6}))]});
+    let answer = w.json("POST", "/v1/batch", &[], &gone.to_string()).await;
+    let problem = answer.refused(412, "version-conflict");
+    assert_eq!(
+        (&problem["current"]["row"]["slot"], answer.header("etag")),
+        (&json!("a"), Some(&*format!("\"{one}\"")))
+    );
+    let new = json!({"ops": [{"op": "insert", "table": "picks", "row": {"id": 5, "slot": "z"}},
+        {"op": "update", "table": "picks", "key": "5", "version": 1, "set": {"n": 6}}]});
+    let answer = w.json("POST", "/v1/batch", &[], &new.to_string()).await;
+    let problem = answer.refused(412, "version-conflict");
+    assert!(problem["current"].is_null() && answer.header("etag").is_none(), "never committed: {problem}");
     assert_eq!(w.text(state).await, before);
     w.gateway.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Hostile writes: the right refusal, nothing written, nothing told. The numbers are those of the list of faults.
 
-use crate::support::{Proxy, TestGateway, Writing, eventually, proxy, writing};
+use crate::support::{Client, Proxy, Sse, TestGateway, Writing, eventually, proxy, writing};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -372,5 +372,56 @@ async fn a_client_that_goes_away_leaves_no_transaction_behind() {
     for _ in 0..10 {
         w.patch("/v1/tables/t/1", "*", r#"{"n": 1}"#).await.ok(200);
     }
+    w.gateway.stop().await;
+}
+
+/// Writes that all stand before one row leave connections to everybody else.
+#[tokio::test]
+async fn a_locked_row_does_not_hold_up_who_reads() {
+    let w = Writing::new(TABLES).await;
+    let blocker = w.world.sql().await;
+    blocker.batch_execute("begin; select from t where id = 1 for update").await.unwrap();
+    let writes = (10..30).map(|n| {
+        let w = &w;
+        async move { w.patch("/v1/tables/t/1", "*", &json!({ "n": n }).to_string()).await }
+    });
+    let reader = async {
+        let waits =
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        eventually("as many wait as may", || async { w.text(waits).await == "3" }).await;
+        let client: &mut dyn Client = &mut Sse::open(w.gateway.address, "table=t&id=eq.2").await;
+        client.until("its snapshot", |r| r.row("2").is_some()).await;
+        assert_eq!(w.text(waits).await, "3", "while they wait");
+        w.send("GET", "/v1/tables/t?name=eq.b", &[], "").await.ok(200);
+    };
+    let (answers, ()) = futures_util::future::join(futures_util::future::join_all(writes), reader).await;
+    for answer in answers {
+        answer.refused(503, "unavailable");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+    blocker.batch_execute("rollback").await.unwrap();
+    w.patch("/v1/tables/t/1", "*", r#"{"n": 1}"#).await.ok(200);
+    w.gateway.stop().await;
+}
+
+/// Small patches of large rows: the answer is bounded, and refused before anything is written.
+#[tokio::test]
+async fn an_answer_that_would_be_too_large() {
+    let w = Writing::new(
+        "create table big (id int primary key, n int, text text);
+         insert into big select n, 0, repeat('x', 1000 * 1000) from generate_series(1, 10) as n;
+         select rowcast.watch('big', public => true); select rowcast.allow('big', 'anon', write => true, version_required => false)",
+    )
+    .await;
+    let ops: Vec<_> =
+        (1..=10).map(|id| json!({"op": "update", "table": "big", "key": id.to_string(), "set": {"n": id}})).collect();
+    let body = json!({ "ops": ops }).to_string();
+    let problem = w.json("POST", "/v1/batch", &[], &body).await.refused(413, "payload-too-large");
+    assert!(problem["detail"].as_str().unwrap().contains("return=minimal"), "{problem}");
+    assert_eq!(w.text("select sum(n) from big").await, "0");
+    let eight = json!({ "ops": ops[..8] }).to_string();
+    assert!(w.json("POST", "/v1/batch", &[], &eight).await.ok(200).len() > 8_000_000);
+    w.json("POST", "/v1/batch", &[("prefer", "return=minimal")], &body).await.ok(200);
+    assert_eq!(w.text("select sum(n) from big").await, "55");
     w.gateway.stop().await;
 }

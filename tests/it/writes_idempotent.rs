@@ -174,3 +174,34 @@ async fn answers_are_kept_for_a_day() {
     assert_eq!(w.text("select string_agg(item, ' ' order by id) from orders").await, "tea milk");
     w.gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_kept_answer_does_not_tell_what_is_not_published_any_more() {
+    let w = Writing::new(TABLES).await;
+    let key = [("idempotency-key", KEY)];
+    let body = r#"{"item": "tea"}"#;
+    let first = w.json("POST", "/v1/tables/orders", &key, body).await;
+    first.ok(201);
+    let batch = r#"{"ops":[{"op":"insert","table":"orders","row":{"item":"canary"}}]}"#;
+    w.json("POST", "/v1/batch", &[("idempotency-key", "batch")], batch).await.ok(200);
+    // one more column hides nothing
+    w.world.run("alter table orders add more int; select rowcast.watch('orders', public => true)").await;
+    assert_eq!(w.json("POST", "/v1/tables/orders", &key, body).await.ok(201), first.body);
+    w.world.run("select rowcast.watch('orders', public => true, columns => array['id', 'n'])").await;
+    // until the gateway knows, it is told to ask again
+    let mut again = w.json("POST", "/v1/tables/orders", &key, body).await;
+    eventually("the gateway knows", || async {
+        w.send("GET", "/v1/tables/orders", &[], "").await.ok(200).find("item").is_none()
+    })
+    .await;
+    if again.status == 503 {
+        again.refused(503, "unavailable");
+        again = w.json("POST", "/v1/tables/orders", &key, body).await;
+    }
+    assert_eq!((again.ok(201), again.header("idempotency-replayed")), ("", Some("true")));
+    assert_eq!(again.header("etag"), first.header("etag"));
+    let again = w.json("POST", "/v1/batch", &[("idempotency-key", "batch")], batch).await;
+    assert_eq!((again.ok(204), again.header("idempotency-replayed")), ("", Some("true")));
+    assert_eq!(w.text("select count(*) from orders").await, "2");
+    w.gateway.stop().await;
+}

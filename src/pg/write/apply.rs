@@ -2,7 +2,7 @@
 //!
 //! Invariant: a version is compared while the row is locked, so what is compared is what is changed.
 
-use super::order::{Expected, Fault, Operation, RowKey, Verb, Written};
+use super::order::{Expected, Fault, Operation, RowKey, Verb, Written, hushed};
 use super::statement::{self, Look, Source, Statement};
 use crate::change::{Key, Table};
 use crate::filter::{Filter, Image};
@@ -25,7 +25,7 @@ pub(super) struct Applied {
 async fn run(client: &Client, statement: &Statement) -> Result<Option<Row>, PgError> {
     let params: Vec<(&(dyn ToSql + Sync), Type)> =
         statement.params.iter().map(|p| (p as &(dyn ToSql + Sync), Type::TEXT)).collect();
-    Ok(client.query_typed(&statement.text, &params).await?.into_iter().next())
+    Ok(client.query_typed(&statement.text, &params).await.map_err(hushed)?.into_iter().next())
 }
 
 fn written(table: &Table, row: &Row, created: bool) -> Result<Written, PgError> {
@@ -88,7 +88,7 @@ pub(super) async fn apply(client: &Client, operation: &Operation) -> Result<Appl
     if let Expected::OneOf(versions) = &operation.expected
         && !versions.contains(&now.version)
     {
-        return Err(Fault::Stale(now));
+        return Err(Fault::Stale(Some(now)));
     }
     if operation.verb == Verb::Delete {
         let mut gone = applied(table, run(client, &statement::delete(table, &key.filter)).await?, false)?;

@@ -71,6 +71,8 @@ pub struct Operation {
     pub expected: Expected,
     /// Published columns and their values, without `row_version`.
     pub values: Vec<(String, Box<RawValue>)>,
+    /// Is its row part of the answer? Otherwise its text is not kept.
+    pub answered: bool,
 }
 
 /// A row as it is after a write, or of a delete as it was.
@@ -128,7 +130,7 @@ pub struct Outcome {
     pub answer: Answer,
     /// Was this order carried out by an earlier request?
     pub replayed: bool,
-    /// The first state that contains the write; none when the stream did not reach it in time.
+    /// A state that contains the write; none when the stream did not reach it in time.
     pub position: Option<Position>,
 }
 
@@ -146,8 +148,8 @@ pub struct Failure {
 pub enum Fault {
     /// There is no such row.
     NotFound,
-    /// The row has another version: this row.
-    Stale(Written),
+    /// The row has another version: this row, if it could be looked at.
+    Stale(Option<Written>),
     /// The row is there already: this row.
     Exists(Written),
     /// The row was not there, and then it was: somebody created it in between.
@@ -158,6 +160,12 @@ pub enum Fault {
     Unmergeable(String),
     /// The database took the statement and wrote nothing: a trigger of the application.
     Swallowed,
+    /// The rows of the answer are too many bytes.
+    TooLarge,
+    /// A table is not what it was when it was loaded.
+    Changed,
+    /// As many writes as may run are running.
+    Busy,
     /// A request with the same `Idempotency-Key` is being carried out.
     InProgress,
     /// The `Idempotency-Key` belongs to another request.
@@ -182,6 +190,30 @@ impl From<PgError> for Fault {
 
 impl From<tokio_postgres::Error> for Fault {
     fn from(error: tokio_postgres::Error) -> Fault {
-        Fault::Refused(error.into())
+        Fault::Refused(hushed(error))
+    }
+}
+
+impl Failure {
+    /// Without the row, which may be one that was undone.
+    pub(super) fn without_look(self) -> Failure {
+        match self {
+            Failure { operation: operation @ Some(1..), fault: Fault::Stale(_) } => {
+                Failure { operation, fault: Fault::Stale(None) }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The error as it may be logged: what a function of the application raises is its own text, with whatever values it
+/// likes in it, and stays away.
+pub(super) fn hushed(error: tokio_postgres::Error) -> PgError {
+    match error.as_db_error() {
+        Some(db) if db.routine() == Some("exec_stmt_raise") => {
+            let code = db.code().clone();
+            PgError::Server(format!("raised by a function (SQLSTATE {})", code.code()), code)
+        }
+        _ => error.into(),
     }
 }

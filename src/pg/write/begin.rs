@@ -1,0 +1,76 @@
+//! The beginning of a transaction that writes.
+//!
+//! Must not know: rows. Invariant: nothing is written by what a table was: what it allows and publishes is compared
+//! with the catalog inside the transaction, because a gateway that has lost its feed hears of no change.
+
+use super::LIMITS;
+use super::order::{Fault, Order};
+use crate::change::Table;
+use crate::pg::{NOTATION, PgError};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+/// Is every table one that may still be written, under the same name, without more conditions, and does it still
+/// publish what we publish? The other way round, a table that allows or publishes more, nothing is lost by not knowing.
+const HOLDS: &str = "select not exists (select from pg_catalog.json_to_recordset($1::pg_catalog.text::pg_catalog.json) \
+       as w(relid pg_catalog.int8, schema pg_catalog.text, name pg_catalog.text, versions pg_catalog.bool, columns pg_catalog.text[]) \
+     where not exists (select from rowcast.source as s \
+       join pg_catalog.pg_class as c on c.oid = s.relid join pg_catalog.pg_namespace as n on n.oid = c.relnamespace \
+       where s.relid = w.relid::pg_catalog.oid and s.writable and s.public and (w.versions or not s.version_required) \
+         and n.nspname = w.schema and c.relname = w.name \
+         and (s.columns is null or s.key || s.columns || '{row_version}'::pg_catalog.text[] @> w.columns))) as holds";
+
+/// The tables of an order, each once.
+pub(super) fn tables(order: &Order) -> Vec<&Table> {
+    let mut tables: Vec<&Table> = order.operations.iter().map(|operation| &*operation.table).collect();
+    tables.sort_unstable_by_key(|table| table.relid);
+    tables.dedup_by_key(|table| table.relid);
+    tables
+}
+
+fn wanted(tables: &[&Table]) -> String {
+    let table = |table: &&Table| {
+        let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        serde_json::json!({ "relid": table.relid, "schema": table.schema, "name": table.name,
+            "versions": table.version_required, "columns": columns })
+    };
+    serde_json::Value::from(tables.iter().map(table).collect::<Vec<_>>()).to_string()
+}
+
+/// Begins, and compares the tables.
+pub(super) async fn begin(client: &Client, order: &Order) -> Result<(), Fault> {
+    let begin = format!("begin isolation level read committed read write; {LIMITS}; {NOTATION}");
+    let wanted = wanted(&tables(order));
+    let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] = [(&wanted, Type::TEXT)];
+    // polled, hence sent, in this order: one round trip
+    let (begun, holds) =
+        futures_util::future::join(client.batch_execute(&begin), client.query_typed(HOLDS, &params)).await;
+    begun.map_err(|error| not_begun(error.into()))?;
+    match holds?.first() {
+        Some(row) if row.try_get("holds")? => Ok(()),
+        _ => Err(Fault::Changed),
+    }
+}
+
+/// `read write` is not supported by a standby, which says so as of any other thing it cannot do.
+fn not_begun(error: PgError) -> PgError {
+    match error.sqlstate() {
+        Some(state) if state == SqlState::FEATURE_NOT_SUPPORTED.code() => PgError::Standby,
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::Refusal;
+
+    #[test]
+    fn a_standby_is_no_riddle() {
+        let begun = |state| not_begun(PgError::Server("cannot".to_owned(), state));
+        let refusal = Refusal::of(&begun(SqlState::FEATURE_NOT_SUPPORTED));
+        assert_eq!((refusal.status, refusal.code, refusal.retry), (503, "unavailable", true));
+        assert!(matches!(begun(SqlState::ADMIN_SHUTDOWN), PgError::Server(..)));
+    }
+}
