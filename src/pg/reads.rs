@@ -16,8 +16,8 @@ use deadpool_postgres::Object;
 use futures_util::{TryStreamExt, future};
 use std::pin::pin;
 use std::time::Duration;
-use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::RowStream;
+use tokio_postgres::types::{ToSql, Type};
 
 /// Longest that one statement of a read may take; whoever asked is gone by then.
 const STATEMENT: &str = "set local statement_timeout = '10s'";

@@ -21,9 +21,7 @@ use tokio_postgres::{Client, RowStream};
 /// the few reads that all tables share: after `wait` it is tried again later.
 pub(super) fn begin(table: &Table, also: &str, wait: &str) -> String {
     let name = qualified(table);
-    format!(
-        "set local lock_timeout = '{wait}'; lock table {name}{also} in access share mode; {NOTATION}"
-    )
+    format!("set local lock_timeout = '{wait}'; lock table {name}{also} in access share mode; {NOTATION}")
 }
 
 /// The log's tables, for [`begin`].

@@ -39,7 +39,15 @@ impl Store {
     #[must_use]
     pub fn new(pool: Pool, loads: usize, batch_bytes: usize, snapshot_bytes: usize) -> Store {
         let (loads, questions) = (Arc::new(Turns::new(loads)), Arc::new(Turns::new(1)));
-        Store { pool, loads, questions, missed: MissedCache::default(), batch_bytes, snapshot_bytes, hub: Arc::default() }
+        Store {
+            pool,
+            loads,
+            questions,
+            missed: MissedCache::default(),
+            batch_bytes,
+            snapshot_bytes,
+            hub: Arc::default(),
+        }
     }
 
     /// Tells the store which hub's tables it reads.
