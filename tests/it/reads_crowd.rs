@@ -40,7 +40,7 @@ async fn the_log_rotates_under_continuous_misses() {
     let sql = world.sql().await;
     let (mut emptied, mut held, mut seen) = (0, 0, Vec::new());
     let began = Instant::now();
-    while emptied < 6 {
+    while emptied < 6 || reads.load(Ordering::Relaxed) < 24 {
         // so that there is something to empty
         sql.batch_execute("update t set n = n + 1 where id = 1").await.unwrap();
         let row = sql.query_one("select rowcast.rotate('1 ms')", &[]).await.unwrap();
@@ -57,7 +57,6 @@ async fn the_log_rotates_under_continuous_misses() {
     }
     let reads = reads.load(Ordering::Relaxed);
     eprintln!("{emptied} emptied, {held} times held back, {reads} reads, {:?}", began.elapsed());
-    assert!(reads > 10, "{reads}");
     assert!(held <= emptied, "the log was hardly ever free: {seen:?}");
     gateway.stop().await;
 }
