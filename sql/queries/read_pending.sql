@@ -1,5 +1,6 @@
 -- What the log holds of one table after the newest tick: $1 its oid. Images only; a row without any is a reload.
--- Before it, in the same repeatable-read transaction: the log's tables locked in access share mode, and the settings that range.sql asks for.
+-- In the repeatable-read transaction that read the rows, and after them; with the settings that range.sql asks for. A log table that was emptied
+-- since the snapshot has nothing to say here: every row of it comes before a tick.
 -- The caller gives up on more than 100 rows, which no gateway that keeps pace leaves pending for longer than one tick takes.
 with span as materialized (
   select s.lo, s.hi

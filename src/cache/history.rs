@@ -235,8 +235,8 @@ mod tests {
             let tables = [(1, TableBatch::Reload(Reload::Truncated))].into();
             Arc::new(Batch { from: tick(to - 1).position, to: tick(to), tables, bad_rows: Vec::new() })
         };
-        history.feed(&batch(1, &[1, 2], BYTES / 3));
-        history.feed(&batch(2, &[1], BYTES / 3));
+        history.feed(&batch(1, &[1, 2], BYTES / 8));
+        history.feed(&batch(2, &[1], BYTES / 8));
         for to in 3..=100_000 {
             history.feed(&reload(to));
         }

@@ -17,6 +17,7 @@ mod statements;
 mod status;
 mod store;
 mod ticker;
+mod turns;
 pub mod watch;
 pub mod write;
 

@@ -12,12 +12,12 @@ use crate::cache::{Found, Query, Reader, Window};
 use crate::change::Position;
 use crate::hub::{SourceError, Spec};
 use crate::wire::{Order, WireRow};
-use deadpool_postgres::{Client, Object};
+use deadpool_postgres::Object;
 use futures_util::{TryStreamExt, future};
 use std::pin::pin;
 use std::time::Duration;
+use tokio_postgres::RowStream;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{IsolationLevel, RowStream};
 
 /// Longest that one statement of a read may take; whoever asked is gone by then.
 const STATEMENT: &str = "set local statement_timeout = '10s'";
@@ -27,9 +27,6 @@ const LOCK: &str = "500ms";
 
 /// Longest that a read may take with everything, when the database does not even say that it took too long.
 const GIVE_UP: Duration = Duration::from_secs(12);
-
-/// Longest wait for the turn to read: behind so many others that an honest "not now" is better.
-const TURN: Duration = Duration::from_secs(5);
 
 /// Bytes of rows one answer may have: each costs a gateway so much while it is read and sent.
 const BYTES: usize = 32 << 20;
@@ -44,10 +41,11 @@ const NEXT_TICK: Duration = Duration::from_millis(50);
 /// Rows of `read_pending.sql` that are too many to be looked through.
 const MANY: usize = 101;
 
-/// The plan for the log, and back to that for the table; see [`super::SESSION`].
+/// One snapshot for everything.
+const BEGIN: &str = "begin isolation level repeatable read read only";
+
+/// The plan for the log; see [`super::SESSION`].
 const FOR_LOG: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off";
-const FOR_TABLE: &str =
-    "set local enable_seqscan to default; set local enable_bitmapscan to default; set local enable_sort to default";
 
 /// One look at the table.
 struct Look {
@@ -58,8 +56,7 @@ struct Look {
 
 impl Store {
     async fn find(&self, query: &Query) -> Result<Found, SourceError> {
-        let turn = tokio::time::timeout(TURN, self.loads.acquire());
-        let _turn = turn.await.map_err(|_| PgError::Unreachable("too many reads wait for a connection".to_owned()))?;
+        let _turn = self.loads.take(query.spec.table.relid).await?;
         for last in (1..=TRIES).map(|n| n == TRIES) {
             let Look { rows, position } = self.look(query, last).await?;
             if let Some(rows) = rows {
@@ -71,8 +68,8 @@ impl Store {
     }
 
     async fn look(&self, query: &Query, accept_pending: bool) -> Result<Look, ReadError> {
-        let mut client = self.pool.get().await.map_err(PgError::from)?;
-        let looked = tokio::time::timeout(GIVE_UP, look(&mut client, query, accept_pending)).await;
+        let client = self.pool.get().await.map_err(PgError::from)?;
+        let looked = tokio::time::timeout(GIVE_UP, look(&client, query, accept_pending)).await;
         let looked = looked.unwrap_or_else(|_| Err(PgError::Unreachable("no answer to a read".to_owned()).into()));
         if looked.as_ref().is_err_and(ReadError::spoils) {
             drop(Object::take(client));
@@ -89,48 +86,47 @@ impl Store {
     }
 }
 
-async fn look(client: &mut Client, query: &Query, accept_pending: bool) -> Result<Look, ReadError> {
+/// Reads the rows, and then what is pending.
+///
+/// The log comes last and its lock with it: locked for as long as a list is read, hot lists would keep it from ever
+/// being emptied. It may have been emptied between our snapshot and that lock, and then it looks as if nothing were
+/// pending. But it is emptied only of what a tick covers, and the newest tick is that of our snapshot: rows that are
+/// hidden this way come before a tick after our position. So a stream from there repeats them, or is told that the
+/// position is gone; it misses nothing.
+async fn look(client: &tokio_postgres::Client, query: &Query, accept_pending: bool) -> Result<Look, ReadError> {
     let spec = &query.spec;
-    let transaction = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await
-        .map_err(PgError::from)?;
-    let begin = format!("{STATEMENT}; {}; {FOR_LOG}", select::begin(&spec.table, LOCK));
+    let begin = format!("{BEGIN}; {STATEMENT}; {}", select::begin(&spec.table, "", LOCK));
     let rows = match &query.window {
         Window::Row => Select::new(spec, &Order::default()).window(1, 0),
         Window::List { order, offset, .. } => Select::new(spec, order).window(query.fetch(), *offset),
     };
     let relid = [(&spec.table.relid as &(dyn ToSql + Sync), Type::OID)];
-    // polled, and so sent, in this order; the database runs them one after the other, in one snapshot
-    let (_, tick, pending, _, rows) = future::try_join5(
-        async { transaction.batch_execute(&begin).await.map_err(PgError::from) },
-        async { transaction.query_typed(queries::LAST_TICK, &[]).await.map_err(PgError::from) },
-        async { transaction.query_typed_raw(queries::READ_PENDING, relid).await.map_err(PgError::from) },
-        async { transaction.batch_execute(FOR_TABLE).await.map_err(PgError::from) },
-        rows.send(&transaction),
-    )
-    .await?;
+    // Polled, and so sent, in this order, and run one after the other. Each is read to its end as it comes: what is not
+    // read holds up everything behind it on the connection. The end is sent with them and not when all has arrived,
+    // which would hold the log's lock for a way there and back, and the table's for as long as the rows travel.
+    let looking = future::try_join5(
+        async { client.batch_execute(&begin).await.map_err(|e| PgError::from(e).into()) },
+        async { client.query_typed(queries::LAST_TICK, &[]).await.map_err(|e| PgError::from(e).into()) },
+        async { select::collect(rows.send(client).await?, spec, BYTES).await },
+        async { client.batch_execute(FOR_LOG).await.map_err(|e| PgError::from(e).into()) },
+        async {
+            let pending = client.query_typed_raw(queries::READ_PENDING, relid).await.map_err(PgError::from)?;
+            Ok(touches(pending, spec).await?)
+        },
+    );
+    let end = async { client.batch_execute("commit").await.map_err(|e| ReadError::from(PgError::from(e))) };
+    let ((_, tick, rows, _, touched), _) = future::try_join(looking, end).await?;
     let tick = tick
         .first()
         .ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
     let position = tick_from(tick)?.position;
-    if touches(pending, spec).await? && !accept_pending {
-        return Ok(Look { rows: None, position });
-    }
-    let rows = select::collect(rows, spec, BYTES).await?;
-    // it wrote nothing: its end is sent and not waited for
-    drop(transaction);
-    Ok(Look { rows: Some(rows), position })
+    Ok(Look { rows: (accept_pending || !touched).then_some(rows), position })
 }
 
 /// Is among the pending changes one of these rows?
 async fn touches(pending: RowStream, spec: &Spec) -> Result<bool, PgError> {
     let mut pending = pin!(pending);
     let (mut count, mut touched) = (0, false);
-    // to the end: the rows are behind it on the same connection
     while let Some(row) = pending.try_next().await? {
         count += 1;
         let (old, new): (Option<Json>, Option<Json>) = (row.try_get("old")?, row.try_get("new")?);
@@ -150,9 +146,7 @@ impl Reader for Store {
     fn knows(&self, position: Position) -> future::BoxFuture<'static, Result<bool, SourceError>> {
         let store = self.clone();
         Box::pin(async move {
-            let turn = tokio::time::timeout(TURN, store.loads.acquire());
-            let _turn =
-                turn.await.map_err(|_| PgError::Unreachable("too many reads wait for a connection".to_owned()))?;
+            let _turn = store.questions.take(0).await?;
             let client = store.pool.get().await.map_err(PgError::from)?;
             #[expect(clippy::cast_possible_wrap, reason = "24 bits")]
             let nonce = position.nonce as i32;

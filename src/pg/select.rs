@@ -12,19 +12,20 @@ use futures_util::TryStreamExt;
 use std::fmt::Write as _;
 use std::pin::pin;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{RowStream, Transaction};
+use tokio_postgres::{Client, RowStream};
 
 /// The first statements of a transaction that reads `table`.
 ///
 /// Locks first, snapshot second: an older snapshot reads an empty table after a TRUNCATE or a rewriting ALTER, and an
-/// emptied log. LOCK itself takes no snapshot. Whoever holds the table exclusively holds up its own subscribers, not
+/// emptied log; `also` is locked with it. LOCK itself takes no snapshot. Whoever holds the table exclusively holds up its own subscribers, not
 /// the few reads that all tables share: after `wait` it is tried again later.
-pub(super) fn begin(table: &Table, wait: &str) -> String {
+pub(super) fn begin(table: &Table, also: &str, wait: &str) -> String {
     let name = qualified(table);
-    format!(
-        "set local lock_timeout = '{wait}'; lock table {name}, rowcast.log_0, rowcast.log_1, rowcast.log_2 in access share mode; {NOTATION}"
-    )
+    format!("set local lock_timeout = '{wait}'; lock table {name}{also} in access share mode; {NOTATION}")
 }
+
+/// The log's tables, for [`begin`].
+pub(super) const LOGS: &str = ", rowcast.log_0, rowcast.log_1, rowcast.log_2";
 
 /// Some of the rows, sorted.
 pub(super) struct Select {
@@ -65,9 +66,9 @@ impl Select {
     }
 
     /// Sends it. The rows come when they are asked for.
-    pub(super) async fn send(&self, transaction: &Transaction<'_>) -> Result<RowStream, PgError> {
+    pub(super) async fn send(&self, client: &Client) -> Result<RowStream, PgError> {
         let params = self.params.iter().map(|p| (p as &(dyn ToSql + Sync), Type::TEXT));
-        Ok(transaction.query_typed_raw(&self.text, params).await?)
+        Ok(client.query_typed_raw(&self.text, params).await?)
     }
 }
 

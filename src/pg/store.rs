@@ -5,6 +5,7 @@
 use super::heard::Heard;
 use super::log::{Range, Read, read_range, tick_from};
 use super::select::{self, ReadError, Select};
+use super::turns::Turns;
 use super::{PgError, queries};
 use crate::cache::MissedCache;
 use crate::change::{Batch, Position, Snapshot, Tick};
@@ -13,7 +14,6 @@ use crate::wire::Order;
 use deadpool_postgres::Pool;
 use futures_util::future::BoxFuture;
 use std::sync::{Arc, OnceLock, Weak};
-use tokio::sync::Semaphore;
 use tokio_postgres::types::Type;
 use tokio_postgres::{IsolationLevel, Transaction};
 
@@ -22,7 +22,9 @@ use tokio_postgres::{IsolationLevel, Transaction};
 pub struct Store {
     pub(super) pool: Pool,
     /// Reads for the cache at a time: the pool has connections left for everything else.
-    pub(super) loads: Arc<Semaphore>,
+    pub(super) loads: Arc<Turns>,
+    /// Questions for positions at a time.
+    pub(super) questions: Arc<Turns>,
     missed: MissedCache,
     /// Bytes of images one range read keeps.
     batch_bytes: usize,
@@ -36,8 +38,16 @@ impl Store {
     /// A store on `pool`, which reads for the cache on at most `loads` of its connections.
     #[must_use]
     pub fn new(pool: Pool, loads: usize, batch_bytes: usize, snapshot_bytes: usize) -> Store {
-        let loads = Arc::new(Semaphore::new(loads));
-        Store { pool, loads, missed: MissedCache::default(), batch_bytes, snapshot_bytes, hub: Arc::default() }
+        let (loads, questions) = (Arc::new(Turns::new(loads)), Arc::new(Turns::new(1)));
+        Store {
+            pool,
+            loads,
+            questions,
+            missed: MissedCache::default(),
+            batch_bytes,
+            snapshot_bytes,
+            hub: Arc::default(),
+        }
     }
 
     /// Tells the store which hub's tables it reads.
@@ -67,9 +77,9 @@ impl Store {
             .start()
             .await
             .map_err(PgError::from)?;
-        transaction.batch_execute(&select::begin(&spec.table, "2s")).await.map_err(PgError::from)?;
+        transaction.batch_execute(&select::begin(&spec.table, select::LOGS, "2s")).await.map_err(PgError::from)?;
         let join = join_of(&transaction).await?;
-        let rows = Select::new(spec, &Order::default()).send(&transaction).await?;
+        let rows = Select::new(spec, &Order::default()).send(transaction.client()).await?;
         match select::collect(rows, spec, self.snapshot_bytes).await {
             Ok(rows) => Ok(Loaded { rows, join }),
             Err(error) => {

@@ -51,6 +51,16 @@ const SILENT: Duration = Duration::from_secs(30);
 /// How often the catalog is compared, for changes of tables that fire no trigger.
 const CATALOG_EVERY: Duration = Duration::from_secs(3);
 
+/// How long to wait after each try to empty a log table that is held, until the next time. It is tried without waiting
+/// for the lock, and readers hold that for a moment at a time: of several tries one meets none.
+const ROTATE_TRIES: [Option<Duration>; 5] = [
+    Some(Duration::from_millis(70)),
+    Some(Duration::from_millis(130)),
+    Some(Duration::from_millis(210)),
+    Some(Duration::from_millis(340)),
+    None,
+];
+
 /// How often the leader tries to rotate the log.
 const ROTATE_EVERY: Duration = Duration::from_secs(10);
 
@@ -447,14 +457,19 @@ impl Pulse {
 async fn rotate(pool: &Pool, retention: Duration) -> Result<(), PgError> {
     let client = pool.get().await?;
     let seconds = retention.as_secs_f64();
-    let rows = client
-        .query_typed("select rowcast.rotate(pg_catalog.make_interval(secs => $1))", &[(&seconds, Type::FLOAT8)])
-        .await?;
-    let did: Option<&str> = rows.first().map(|row| row.try_get(0)).transpose()?;
-    if did.is_some_and(|did| did.starts_with("held back")) {
-        tracing::warn!(did, "the log cannot be emptied yet");
-    } else {
-        tracing::debug!(did, "log rotation");
+    for again in ROTATE_TRIES {
+        let rows = client
+            .query_typed("select rowcast.rotate(pg_catalog.make_interval(secs => $1))", &[(&seconds, Type::FLOAT8)])
+            .await?;
+        let did: Option<&str> = rows.first().map(|row| row.try_get(0)).transpose()?;
+        if !did.is_some_and(|did| did.starts_with("held back")) {
+            tracing::debug!(did, "log rotation");
+            break;
+        }
+        match again {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => tracing::warn!(did, "the log cannot be emptied yet"),
+        }
     }
     Ok(())
 }

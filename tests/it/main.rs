@@ -20,6 +20,7 @@ mod install;
 mod localpg;
 mod openapi;
 mod pgbench;
+mod reads_crowd;
 mod reads_gateways;
 mod reads_input;
 mod reads_join;

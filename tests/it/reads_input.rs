@@ -1,6 +1,9 @@
 //! Bad and hostile reads: an answer with the remedy, never a 500, never somebody else's rows.
 
 use crate::support::{ReadClient, World};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// What follows `/v1/tables/`, status, code, part of the detail.
 const BAD: &[(&str, u16, &str, &str)] = &[
@@ -157,5 +160,23 @@ async fn other_representations_are_refused() {
             assert_eq!((answer.status, answer.code().as_str()), (400, "malformed-request"), "{path} {tag}");
         }
     }
+    gateway.stop().await;
+}
+
+/// A body that never comes to its end is not waited for. 10 s
+#[tokio::test]
+async fn a_stalled_body_is_given_up() {
+    let (_world, gateway, _client) = served().await;
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let head = "QUERY /v1/tables/t HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+                Content-Length: 100\r\n\r\nid=eq.1";
+    let began = Instant::now();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await;
+    let length = read.expect("it is answered").unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
     gateway.stop().await;
 }

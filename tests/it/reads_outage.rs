@@ -63,6 +63,7 @@ async fn settings_take_effect_while_it_runs() {
         client.get("/v1/tables/t").await.cache_status() == "rowcast; fwd=miss"
     })
     .await;
+    assert_eq!(client.get("/v1/tables/t").await.header("cache-control"), "public, max-age=0, s-maxage=0");
     world.run("select rowcast.watch('t', public => false)").await;
     eventually("it is not for everybody any more", || async { client.get("/v1/tables/t").await.status == 404 }).await;
     assert_eq!(client.get("/v1/tables/t/1").await.status, 404);
@@ -266,5 +267,50 @@ async fn the_database_is_silent() {
         list.status == 200 && list.rows()[0]["n"] == 5
     })
     .await;
+    gateway.stop().await;
+}
+
+/// Capture is off for a while, and then all is as before: what was read before that says nothing any more, though the
+/// table looks the same and no change touched it.
+#[tokio::test]
+async fn a_table_that_was_not_captured_for_a_while() {
+    let world = World::new().await;
+    world
+        .run(
+            "create table p (id int, part text, n int, primary key (id, part)) partition by list (part);
+             create table p_a partition of p for values in ('a'); create table p_b partition of p for values in ('b');
+             insert into p values (1, 'a', 0), (2, 'b', 0);
+             create table t (id int primary key, n int); insert into t values (1, 0);
+             select rowcast.watch('p', public => true, ttl => '1 h', stale => '1 h'),
+                rowcast.watch('t', public => true, ttl => '1 h', stale => '1 h')",
+        )
+        .await;
+    let gateway = world.gateway().await;
+    let client = ReadClient::at(gateway.address);
+    for path in ["/v1/tables/p", "/v1/tables/p/2,b", "/v1/tables/t", "/v1/tables/t/1"] {
+        assert_eq!(client.get(path).await.status, 200);
+        assert!(client.get(path).await.cache_status().contains("hit"));
+    }
+    world.run("alter table p detach partition p_b; alter table t disable trigger zzz_rowcast_update").await;
+    eventually("the gateway knows", || async {
+        let (parts, table) = (client.get("/v1/tables/p").await, client.get("/v1/tables/t").await);
+        table.status == 503 && parts.status == 200 && parts.rows().len() == 1
+    })
+    .await;
+    world
+        .run(
+            "update p_b set n = 7; update t set n = 7;
+             alter table p attach partition p_b for values in ('b'); alter table t enable always trigger zzz_rowcast_update",
+        )
+        .await;
+    eventually("both are served again", || async {
+        let (parts, table) = (client.get("/v1/tables/p").await, client.get("/v1/tables/t").await);
+        table.status == 200 && parts.status == 200 && parts.rows().len() == 2
+    })
+    .await;
+    assert_eq!(client.get("/v1/tables/p").await.rows()[1]["n"], 7);
+    assert_eq!(client.get("/v1/tables/p/2,b").await.json()["n"], 7);
+    assert_eq!(client.get("/v1/tables/t").await.rows()[0]["n"], 7);
+    assert_eq!(client.get("/v1/tables/t/1").await.json()["n"], 7);
     gateway.stop().await;
 }

@@ -32,7 +32,7 @@ async fn lists_are_filtered_sorted_and_paged() {
     let all = client.get("/v1/tables/game").await;
     assert_eq!((all.status, all.header("content-type")), (200, "application/json"));
     assert_eq!(ids(&all), [1, 2, 3, 4, 5], "by key when nothing else is said");
-    assert!(!all.text().contains("hidden") && all.header("link").is_empty());
+    assert!(!all.text().contains("hidden") && all.header("link").is_empty() && all.header("rowcast-more").is_empty());
     assert_eq!(all.header("accept-query"), "application/x-www-form-urlencoded");
 
     // the bytes that a stream sends
@@ -68,6 +68,7 @@ async fn lists_are_filtered_sorted_and_paged() {
     loop {
         let reading = client.get(&page).await;
         seen.extend(ids(&reading));
+        assert_eq!(reading.header("rowcast-more").is_empty(), reading.header("link").is_empty());
         let Some(next) = reading.header("link").strip_prefix('<').and_then(|l| l.strip_suffix(">; rel=\"next\""))
         else {
             assert_eq!(reading.header("link"), "");
@@ -199,6 +200,16 @@ async fn methods_and_bodies() {
     assert_eq!(ids(&client.ask("QUERY", "/v1/tables/game?limit=1", &[charset], "league=eq.nfl").await), [1]);
     let many = format!("id=in.({})", (0..1000).map(|i| i.to_string()).collect::<Vec<_>>().join(","));
     assert_eq!(client.ask("QUERY", "/v1/tables/game", &[form], &many).await.rows().len(), 5);
+    // the next page has no address, but there is one
+    let long = (1..=1000).map(|i| if i < 4 { i.to_string() } else { (i + 1_000_000).to_string() });
+    let long = format!("limit=2&id=in.({})", long.collect::<Vec<_>>().join(","));
+    let first = client.ask("QUERY", "/v1/tables/game", &[form], &long).await;
+    assert_eq!((ids(&first), first.header("link"), first.header("rowcast-more")), (vec![1, 2], "", "?1"));
+    let last = client.ask("QUERY", "/v1/tables/game", &[form], &format!("{long}&offset=2")).await;
+    assert_eq!((ids(&last), last.header("rowcast-more")), (vec![3], ""));
+    let packed = [form, ("content-encoding", "gzip")];
+    let packed = client.ask("QUERY", "/v1/tables/game", &packed, "league=eq.nfl").await;
+    assert_eq!((packed.status, packed.code().as_str()), (415, "unsupported-media-type"));
     let over = client.ask("QUERY", "/v1/tables/game", &[form], &format!("league=eq.{}", "x".repeat(100_000))).await;
     assert_eq!((over.status, over.code().as_str()), (400, "filter-too-complex"));
     let json = client.ask("QUERY", "/v1/tables/game", &[("content-type", "application/json")], "{}").await;
