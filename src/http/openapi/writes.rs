@@ -106,7 +106,8 @@ pub(in super::super) fn batch() -> PathItem {
         .request_body(Some(body.build()))
         .response("412", conflict())
         .response("428", problem(&["precondition-required"]))
-        .response("200", told(answer("Done.", JSON, answered)).build());
+        .response("200", told(answer("Done.", JSON, answered)).build())
+        .response("204", told(empty("Repeated, and a column of the first answer is not published any more.")).build());
     PathItem::new(HttpMethod::Post, post.build())
 }
 
@@ -194,8 +195,7 @@ fn row(about: &str) -> ResponseBuilder {
 
 /// Headers of every write that was done.
 fn told(response: ResponseBuilder) -> ResponseBuilder {
-    let position =
-        "The first state that contains the write: give it to a read as `Rowcast-Min-Position`, or to a stream.";
+    let position = "A state that contains the write: give it to a read as `Rowcast-Min-Position`, and stream from that answer's position.";
     response
         .header("Rowcast-Position", sometimes(position))
         .header("Rowcast-Position-Unknown", sometimes("`?1` instead, when the stream did not get there in 5 s."))

@@ -11,15 +11,15 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-/// Is every table one that may still be written, under the same name, without more conditions, and does it still
-/// publish what we publish? The other way round, a table that allows or publishes more, nothing is lost by not knowing.
+/// Is every table one that may still be written, under the same name and key, without more conditions, and are its rows
+/// told in the same way? By the expression and not by the columns we know: that of a whole row tells new ones too.
 const HOLDS: &str = "select not exists (select from pg_catalog.json_to_recordset($1::pg_catalog.text::pg_catalog.json) \
-       as w(relid pg_catalog.int8, schema pg_catalog.text, name pg_catalog.text, versions pg_catalog.bool, columns pg_catalog.text[]) \
+       as w(relid pg_catalog.int8, schema pg_catalog.text, name pg_catalog.text, versions pg_catalog.bool, key pg_catalog.text[], row_sql pg_catalog.text) \
      where not exists (select from rowcast.source as s \
        join pg_catalog.pg_class as c on c.oid = s.relid join pg_catalog.pg_namespace as n on n.oid = c.relnamespace \
        where s.relid = w.relid::pg_catalog.oid and s.writable and s.public and (w.versions or not s.version_required) \
          and n.nspname = w.schema and c.relname = w.name \
-         and (s.columns is null or s.key || s.columns || '{row_version}'::pg_catalog.text[] @> w.columns))) as holds";
+         and s.key = w.key and rowcast.row_sql(c.oid, 't') = w.row_sql)) as holds";
 
 /// The tables of an order, each once.
 pub(super) fn tables(order: &Order) -> Vec<&Table> {
@@ -31,9 +31,8 @@ pub(super) fn tables(order: &Order) -> Vec<&Table> {
 
 fn wanted(tables: &[&Table]) -> String {
     let table = |table: &&Table| {
-        let columns: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
         serde_json::json!({ "relid": table.relid, "schema": table.schema, "name": table.name,
-            "versions": table.version_required, "columns": columns })
+            "versions": table.version_required, "key": table.key, "row_sql": table.row_sql })
     };
     serde_json::Value::from(tables.iter().map(table).collect::<Vec<_>>()).to_string()
 }

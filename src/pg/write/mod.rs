@@ -122,7 +122,9 @@ async fn attempt(held: Held, order: &Order, tasks: &Tasks) -> Result<Done, Failu
             return match (done, held) {
                 (Err(failure), Some(held)) => Err(again::look_again(held, order, failure).await),
                 (done, held) => {
-                    held.map(Held::give_back);
+                    if let Some(held) = held {
+                        held.give_back();
+                    }
                     done.map_err(|failure| failure.without_look())
                 }
             };
