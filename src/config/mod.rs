@@ -98,7 +98,7 @@ pub struct ServeArgs {
     /// Address to serve on [default: 127.0.0.1:8080]
     #[arg(long, env = "ROWCAST_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
-    /// Connections for snapshots, missed changes and writes [default: 8]
+    /// Connections for snapshots, missed changes and writes [default: 10]
     #[arg(long, env = "ROWCAST_POOL_SIZE", value_name = "N")]
     pub pool_size: Option<usize>,
     /// HTTP worker threads [default: one per core]
