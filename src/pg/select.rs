@@ -93,12 +93,13 @@ pub(super) async fn collect(stream: RowStream, spec: &Spec, limit: usize) -> Res
     Ok(rows)
 }
 
-fn qualified(table: &Table) -> String {
+/// The table's name as it stands in a statement.
+pub(super) fn qualified(table: &Table) -> String {
     format!("{}.{}", quoted(&table.schema), quoted(&table.name))
 }
 
 /// An identifier in double quotes.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

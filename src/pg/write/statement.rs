@@ -5,6 +5,7 @@
 
 use crate::change::Table;
 use crate::filter::Filter;
+use crate::pg::select::{qualified, quoted};
 use std::fmt::Write as _;
 
 /// A statement and its parameters, all of type text.
@@ -23,15 +24,6 @@ pub(super) enum Source {
     Default,
     /// What it was: the row is written and nothing else changes.
     Same,
-}
-
-/// An identifier in double quotes.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn name(table: &Table) -> String {
-    format!("{}.{}", quoted(&table.schema), quoted(&table.name))
 }
 
 /// The parameter `$1`, a JSON object, as one row of these columns.
@@ -72,7 +64,7 @@ pub(super) fn look(table: &Table, key: &Filter, look: Look) -> Statement {
         Look::Update => " for no key update of t",
         Look::Delete => " for update of t",
     };
-    let text = format!("select {} from {} as t where {}{lock}", returning(table), name(table), sql.text);
+    let text = format!("select {} from {} as t where {}{lock}", returning(table), qualified(table), sql.text);
     Statement { text, params: sql.params }
 }
 
@@ -86,7 +78,7 @@ pub(super) fn same_key(table: &Table, key: &Filter, json: String) -> Statement {
 
 /// A new row. Only columns that are given are named, so that defaults, identity and generated columns do what they do.
 pub(super) fn insert(table: &Table, columns: &[&str], json: String) -> Statement {
-    let (name, returning) = (name(table), returning(table));
+    let (name, returning) = (qualified(table), returning(table));
     if columns.is_empty() {
         let text = format!("insert into {name} as t default values returning {returning}, {XID}");
         return Statement { text, params: Vec::new() };
@@ -121,7 +113,7 @@ pub(super) fn update(table: &Table, key: &Filter, columns: &[(&str, Source)], js
     let sql = key.to_sql("t", if json.is_some() { 2 } else { 1 });
     let text = format!(
         "update {} as t set {sets}{from} where {} returning {}, {XID}",
-        name(table),
+        qualified(table),
         sql.text,
         returning(table)
     );
@@ -131,7 +123,8 @@ pub(super) fn update(table: &Table, key: &Filter, columns: &[(&str, Source)], js
 /// Removes a row.
 pub(super) fn delete(table: &Table, key: &Filter) -> Statement {
     let sql = key.to_sql("t", 1);
-    let text = format!("delete from {} as t where {} returning {}, {XID}", name(table), sql.text, returning(table));
+    let text =
+        format!("delete from {} as t where {} returning {}, {XID}", qualified(table), sql.text, returning(table));
     Statement { text, params: sql.params }
 }
 
