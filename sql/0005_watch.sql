@@ -392,7 +392,7 @@ comment on function rowcast.watch(regclass, interval, interval, text[], text[], 
 
 -- Stop watching a table. The caller owns it. A table that is not watched is left as it is; of a dropped table, give the number.
 --   drop_version  also drop row_version; kept by default, so that watching again continues with higher versions
--- Returns: nothing. Tables: drops target's triggers; source; revokes select from rowcast_gateway.
+-- Returns: nothing. Tables: drops target's triggers; source; revokes from rowcast_gateway what watch and allow granted.
 create function rowcast.unwatch(target regclass, drop_version boolean default false) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -405,6 +405,7 @@ begin
   perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
   if exists (select from pg_class where oid = target) then
     perform rowcast._check_owner(target);
+    perform rowcast.deny(target, 'anon');
     for v_trigger in
       select t.tgname, t.tgrelid::regclass as relid from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid
       where t.tgparentid = 0 and f.pronamespace = 'rowcast'::regnamespace and t.tgname like 'zzz\_rowcast\_%'

@@ -31,8 +31,8 @@ pub const MIGRATIONS: &[Migration] = migrations![
     3 "0003_reading_and_rotation.sql",
     4 "0004_capture.sql",
     5 "0005_watch.sql",
-    6 "0006_sources_and_status.sql",
-    7 "0007_writes.sql",
+    6 "0006_writes.sql",
+    7 "0007_sources_and_status.sql",
 ];
 
 /// Removes everything again.

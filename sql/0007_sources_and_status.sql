@@ -3,7 +3,7 @@
 -- Must not know: how changes are captured. Invariant: a source that cannot be served is a row with a reason here, never an error of the query.
 
 set role rowcast_owner;
-insert into rowcast.migration (id, name) values (6, 'sources_and_status');
+insert into rowcast.migration (id, name) values (7, 'sources_and_status');
 
 -- The type under all domains. `type`: any type. Tables: pg_type.
 create function rowcast._base_type(type oid) returns oid
@@ -130,9 +130,10 @@ comment on function rowcast._fingerprint(int) is 'digest of everything that chan
 
 -- The watched tables, one row each; a table that was dropped is not among them.
 -- Returns, beside the settings: key_sql and row_sql for the alias t; columns as [{"name","type_oid","type_sql","is_enum","collation"}], types
--- without domains; broken, fingerprint. Tables: source and catalogs.
+-- without domains; broken, fingerprint; writable, version_required: whether and how it is written without a token. Tables: source and catalogs.
 create function rowcast.sources() returns table (relid oid, schema text, name text, key text[], key_sql text, row_sql text, ttl_ms bigint,
-  stale_ms bigint, snapshot_ms bigint, bulk_limit int, public boolean, columns json, broken text, fingerprint text)
+  stale_ms bigint, snapshot_ms bigint, bulk_limit int, public boolean, columns json, broken text, fingerprint text,
+  writable boolean, version_required boolean)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $sources$
@@ -144,16 +145,17 @@ as $sources$
         'is_enum', b.typtype = 'e', 'collation', rowcast._collation(a.attcollation)) order by a.attnum), '[]')
      from pg_attribute as a join pg_type as b on b.oid = rowcast._base_type(a.atttypid)
      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' and (s.columns is null or a.attname = any (s.columns))),
-    rowcast._broken(s.id), rowcast._fingerprint(s.id)
+    rowcast._broken(s.id), rowcast._fingerprint(s.id), s.writable and s.public, s.version_required
   from rowcast.source as s join pg_class as c on c.oid = s.relid join pg_namespace as n on n.oid = c.relnamespace
   order by c.oid
 $sources$;
 comment on function rowcast.sources() is 'the watched tables with everything a gateway must know of them';
 
 -- The state of every watched table, for people.
--- Returns: one row a table; warnings is empty when all is well. Tables: source, tick, log_0..2 and catalogs.
+-- Returns: one row a table; writes says who may write it through the gateway, null: nobody; warnings is empty when all is well.
+-- Tables: source, tick, log_0..2 and catalogs.
 create function rowcast.status() returns table (source text, triggers boolean, tick bigint, tick_age interval, log_rows bigint, log_bytes bigint,
-  oldest_tick bigint, oldest_tick_age interval, warnings text[])
+  oldest_tick bigint, oldest_tick_age interval, writes text, warnings text[])
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $status$
@@ -169,6 +171,7 @@ as $status$
   select coalesce(c.oid::regclass::text, s.relid::oid::text), c.oid is not null and rowcast._missing(s.id, c.oid, false) is null
       and rowcast._missing(s.id, c.oid, true) is null,
     ticks.id, ticks.age, log.rows, log.bytes, ticks.oldest, ticks.oldest_age,
+    case when s.writable then 'anon' || case when s.version_required then '' else ', also without a version' end end,
     array_remove(array[
       case when c.oid is null then format('the table was dropped; select rowcast.unwatch(%s)', s.relid::oid) end,
       rowcast._broken(s.id),
@@ -181,12 +184,15 @@ as $status$
       case when not rowcast.origin_ok() then 'this database is a copy or a restore and no gateway has started on it yet' end,
       case when exists (select from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid where t.tgrelid = c.oid and t.tgname > 'zzz_rowcast_version'
           and t.tgtype & 3 = 3 and not t.tgisinternal and f.pronamespace <> 'rowcast'::regnamespace)
-        then 'a BEFORE ROW trigger fires after `zzz_rowcast_version`; it must not touch row_version' end
+        then 'a BEFORE ROW trigger fires after `zzz_rowcast_version`; it must not touch row_version' end,
+      case when s.writable and not s.public then 'writing is allowed without a token, but the table is not public' end,
+      case when s.writable and c.oid is not null and rowcast._write_rights(c.oid) is not null
+        then 'the gateway lacks rights to write: ' || rowcast._write_rights(c.oid) || '; call rowcast.allow again' end
     ], null)
   from rowcast.source as s left join pg_class as c on c.oid = s.relid left join ticks on true cross join log
   order by 1
 $status$;
-comment on function rowcast.status() is 'one row a watched table: triggers in place, ticks, log, warnings';
+comment on function rowcast.status() is 'one row a watched table: triggers in place, ticks, log, who writes, warnings';
 
 do $rights$
 declare

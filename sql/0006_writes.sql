@@ -4,13 +4,7 @@
 -- allowing and denying change no fingerprint, so no stream is reset.
 
 set role rowcast_owner;
-insert into rowcast.migration (id, name) values (7, 'writes');
-
-alter table rowcast.source
-  add column writable boolean not null default false,
-  add column version_required boolean not null default true;
-comment on column rowcast.source.writable is 'writable through the gateway without a token; set by rowcast.allow';
-comment on column rowcast.source.version_required is 'a write through the gateway must name the version it is based on';
+insert into rowcast.migration (id, name) values (6, 'writes');
 
 -- subject and key, not the key alone: one caller must never meet the answer of another
 create table rowcast.idempotency (
@@ -195,96 +189,6 @@ end
 $deny$;
 comment on function rowcast.deny(regclass, text) is 'take back what rowcast.allow gave';
 
--- unwatch takes back first what allow gave; the rest stays as 0005 has it.
-alter function rowcast.unwatch(regclass, boolean) rename to _unwatch;
-comment on function rowcast._unwatch(regclass, boolean) is 'stop watching a table that nobody is allowed to write';
-
--- Stop watching a table. The caller owns it. A table that is not watched is left as it is; of a dropped table, give the number.
---   drop_version  also drop row_version; kept by default, so that watching again continues with higher versions
--- Returns: nothing. Tables: drops target's triggers; source; revokes from rowcast_gateway what watch and allow granted.
-create function rowcast.unwatch(target regclass, drop_version boolean default false) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $unwatch$
-begin
-  if exists (select from pg_class where oid = target) then
-    perform rowcast.deny(target, 'anon');
-  end if;
-  perform rowcast._unwatch(target, drop_version);
-end
-$unwatch$;
-comment on function rowcast.unwatch(regclass, boolean) is 'stop watching a table';
-
--- Their results have more columns than before, which `create or replace` cannot do.
-drop function rowcast.sources();
-drop function rowcast.status();
-
--- The watched tables, one row each; a table that was dropped is not among them.
--- Returns, beside the settings: key_sql and row_sql for the alias t; columns as [{"name","type_oid","type_sql","is_enum","collation"}], types
--- without domains; broken, fingerprint; writable, version_required: whether and how it is written without a token. Tables: source and catalogs.
-create function rowcast.sources() returns table (relid oid, schema text, name text, key text[], key_sql text, row_sql text, ttl_ms bigint,
-  stale_ms bigint, snapshot_ms bigint, bulk_limit int, public boolean, columns json, broken text, fingerprint text,
-  writable boolean, version_required boolean)
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $sources$
-  select c.oid, n.nspname::text, c.relname::text, s.key, rowcast.key_sql(c.oid, 't'), rowcast.row_sql(c.oid, 't'),
-    (extract(epoch from s.ttl) * 1000)::bigint, (extract(epoch from s.stale) * 1000)::bigint, (extract(epoch from s.snapshot_every) * 1000)::bigint,
-    s.bulk_limit, s.public,
-    -- typmod -1 and not null: format_type(bpchar, null) is `character`, which reads back as character(1)
-    (select coalesce(json_agg(json_build_object('name', a.attname, 'type_oid', b.oid::bigint, 'type_sql', format_type(b.oid, -1),
-        'is_enum', b.typtype = 'e', 'collation', rowcast._collation(a.attcollation)) order by a.attnum), '[]')
-     from pg_attribute as a join pg_type as b on b.oid = rowcast._base_type(a.atttypid)
-     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' and (s.columns is null or a.attname = any (s.columns))),
-    rowcast._broken(s.id), rowcast._fingerprint(s.id), s.writable and s.public, s.version_required
-  from rowcast.source as s join pg_class as c on c.oid = s.relid join pg_namespace as n on n.oid = c.relnamespace
-  order by c.oid
-$sources$;
-comment on function rowcast.sources() is 'the watched tables with everything a gateway must know of them';
-
--- The state of every watched table, for people.
--- Returns: one row a table; writes says who may write it through the gateway, null: nobody; warnings is empty when all is well.
--- Tables: source, tick, log_0..2 and catalogs.
-create function rowcast.status() returns table (source text, triggers boolean, tick bigint, tick_age interval, log_rows bigint, log_bytes bigint,
-  oldest_tick bigint, oldest_tick_age interval, writes text, warnings text[])
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-as $status$
-  with ticks as (
-    select l.id, clock_timestamp() - l.at as age, o.id as oldest, clock_timestamp() - o.at as oldest_age
-    from (select id, at from rowcast.tick order by id desc limit 1) as l, (select id, at from rowcast.tick order by id limit 1) as o
-  ), log as (
-    select sum(pg_total_relation_size(c.oid))::bigint as bytes,
-      -- the log is never analyzed; what was inserted and not yet emptied is close enough
-      sum(pg_stat_get_live_tuples(c.oid))::bigint as rows
-    from pg_class as c where c.oid in ('rowcast.log_0'::regclass, 'rowcast.log_1'::regclass, 'rowcast.log_2'::regclass)
-  )
-  select coalesce(c.oid::regclass::text, s.relid::oid::text), c.oid is not null and rowcast._missing(s.id, c.oid, false) is null
-      and rowcast._missing(s.id, c.oid, true) is null,
-    ticks.id, ticks.age, log.rows, log.bytes, ticks.oldest, ticks.oldest_age,
-    case when s.writable then 'anon' || case when s.version_required then '' else ', also without a version' end end,
-    array_remove(array[
-      case when c.oid is null then format('the table was dropped; select rowcast.unwatch(%s)', s.relid::oid) end,
-      rowcast._broken(s.id),
-      'partitions without triggers, writes straight to them are not seen: ' || rowcast._missing(s.id, c.oid, true) || '; call rowcast.watch again',
-      case when c.relrowsecurity and not s.public then 'row level security is enabled' end,
-      case when c.relrowsecurity and c.relforcerowsecurity then 'row level security is forced on the owner: rows cannot be given a new version' end,
-      case when c.oid is not null and (select f.proowner from pg_proc as f
-          where f.oid = to_regprocedure(format('rowcast.restamp_%s(oid, json[], boolean)', s.id))) is distinct from c.relowner
-        then 'the table has another owner than when it was watched; call rowcast.watch again' end,
-      case when not rowcast.origin_ok() then 'this database is a copy or a restore and no gateway has started on it yet' end,
-      case when exists (select from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid where t.tgrelid = c.oid and t.tgname > 'zzz_rowcast_version'
-          and t.tgtype & 3 = 3 and not t.tgisinternal and f.pronamespace <> 'rowcast'::regnamespace)
-        then 'a BEFORE ROW trigger fires after `zzz_rowcast_version`; it must not touch row_version' end,
-      case when s.writable and not s.public then 'writing is allowed without a token, but the table is not public' end,
-      case when s.writable and c.oid is not null and rowcast._write_rights(c.oid) is not null
-        then 'the gateway lacks rights to write: ' || rowcast._write_rights(c.oid) || '; call rowcast.allow again' end
-    ], null)
-  from rowcast.source as s left join pg_class as c on c.oid = s.relid left join ticks on true cross join log
-  order by 1
-$status$;
-comment on function rowcast.status() is 'one row a watched table: triggers in place, ticks, log, who writes, warnings';
-
 do $rights$
 declare
   v_function regprocedure;
@@ -294,10 +198,10 @@ begin
   end loop;
 end
 $rights$;
-grant execute on function rowcast.sources(), rowcast.status(), rowcast._own_sequences(oid), rowcast._write_rights(oid)
+grant execute on function rowcast._own_sequences(oid), rowcast._write_rights(oid)
   to rowcast_gateway, rowcast_admin;
 grant execute on function rowcast.forget_answers(interval, int) to rowcast_gateway;
 grant execute on function rowcast.allow(regclass, text, text, text[], boolean, boolean), rowcast.deny(regclass, text),
-  rowcast.unwatch(regclass, boolean), rowcast._set_writing(oid, boolean, boolean), rowcast._check_role(oid, text) to rowcast_admin;
+  rowcast._set_writing(oid, boolean, boolean), rowcast._check_role(oid, text) to rowcast_admin;
 
 reset role;
