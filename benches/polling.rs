@@ -146,7 +146,6 @@ async fn hot(args: &Args, gateway: &Gateway, what: &str, path: &str) -> Outcome 
 
 /// Reads that nobody asked before, one after the other, beside the query on a connection of its own.
 async fn cold(args: &Args, gateway: &Gateway, sql: &Client) -> Outcome {
-    let mut connection = Connection::open(gateway.address).await?;
     let one = sql.prepare("select to_jsonb(item)::text from item where id = $1").await?;
     let many = sql.prepare("select to_jsonb(item)::text from item where league = $1 order by id limit 1001").await?;
     let mut rows = Vec::new();
@@ -168,6 +167,8 @@ async fn cold(args: &Args, gateway: &Gateway, sql: &Client) -> Outcome {
                     return Err("the table is too small for so many reads".into());
                 }
             }
+            // a new one: it would have been idle for as long as the bare queries took
+            let mut connection = Connection::open(gateway.address).await?;
             for n in from..next {
                 let path = match kind {
                     "one row" => format!("/v1/tables/item/{n}"),

@@ -125,11 +125,7 @@ mod tests {
         };
         let (name, value) = filter.split_once('=').unwrap();
         let filter = Filter::parse([(name, value)], &table).unwrap();
-        Query {
-            spec: Spec { table: Arc::new(table), filter, projection: Projection::default() },
-            incarnation: 1,
-            window,
-        }
+        Query::new(Spec { table: Arc::new(table), filter, projection: Projection::default() }, 1, window)
     }
 
     fn at(tick: i64) -> Position {

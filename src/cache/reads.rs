@@ -216,17 +216,17 @@ impl Reads {
         let asked = Asked { generation, head: self.hub.position().ok_or_else(unready)? };
         let (ttl, stale) = (query.spec.table.ttl, query.spec.table.stale);
         let key = query.key();
-        let kept = self.stored.get(&key).filter(|_| !ttl.is_zero());
+        let kept = self.stored.get(key).filter(|_| !ttl.is_zero());
         if let Some(entry) = &kept {
             let age = entry.born.elapsed();
             match judge(&self.history, query, entry, asked) {
                 Verdict::Proven if age <= ttl => return Ok(self.hit(entry, asked, How::Hit)),
                 Verdict::Proven if age <= ttl + stale && self.healthy() => {
-                    self.refresh(&key, query, entry);
+                    self.refresh(key, query, entry);
                     return Ok(self.hit(entry, asked, How::Refreshing));
                 }
                 Verdict::Proven | Verdict::Touched => {}
-                Verdict::Rewritten(content) => return Ok(self.write_through(&key, content, entry, asked, ttl + stale)),
+                Verdict::Rewritten(content) => return Ok(self.write_through(key, content, entry, asked, ttl + stale)),
             }
         }
         let usable = |entry: &&Arc<Entry>| {
@@ -234,7 +234,7 @@ impl Reads {
                 && entry.born.elapsed() <= ttl + stale
                 && min.is_none_or(|min| entry.proven().tick >= min.tick)
         };
-        let (began, load) = (Instant::now(), self.load(&key, query, kept.clone(), asked));
+        let (began, load) = (Instant::now(), self.load(key, query, kept.clone(), asked));
         let loaded = if kept.as_ref().is_some_and(|entry| usable(&entry)) && !self.healthy() {
             tokio::time::timeout(SILENT, load).await.unwrap_or_else(|_| Err(silent()))
         } else {

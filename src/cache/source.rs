@@ -6,6 +6,8 @@ use crate::change::Position;
 use crate::hub::{SourceError, Spec};
 use crate::wire::{Order, Projection, WireRow};
 use futures_util::future::BoxFuture;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 /// Which of the rows of a spec.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,15 +30,21 @@ pub enum Window {
 pub struct Query {
     /// Table, filter and columns.
     pub spec: Spec,
-    /// Of the table, see [`Tables::incarnation`](crate::hub::Tables::incarnation).
-    pub incarnation: u64,
     /// Which rows of them.
     pub window: Window,
+    key: QueryKey,
 }
 
-/// Two reads with one key have one answer.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Two reads with one key have one answer. Made once for a query that is asked again and again: to copy its texts and to
+/// hash them was a twelfth of a cached answer.
+#[derive(Clone, Debug)]
 pub(super) struct QueryKey {
+    hash: u64,
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Parts {
     relid: u32,
     incarnation: u64,
     fingerprint: String,
@@ -45,16 +53,42 @@ pub(super) struct QueryKey {
     window: Window,
 }
 
+impl PartialEq for QueryKey {
+    fn eq(&self, other: &QueryKey) -> bool {
+        Arc::ptr_eq(&self.parts, &other.parts) || (self.hash == other.hash && self.parts == other.parts)
+    }
+}
+
+impl Eq for QueryKey {}
+
+impl Hash for QueryKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Of this process: nobody outside can choose texts that share a hash.
+static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 impl Query {
-    pub(super) fn key(&self) -> QueryKey {
-        QueryKey {
-            relid: self.spec.table.relid,
-            incarnation: self.incarnation,
-            fingerprint: self.spec.table.fingerprint.clone(),
-            filter: self.spec.filter.canonical().to_owned(),
-            projection: self.spec.projection.clone(),
-            window: self.window.clone(),
-        }
+    /// Some of the rows of `spec`; `incarnation`: of its table, see
+    /// [`Tables::incarnation`](crate::hub::Tables::incarnation).
+    #[must_use]
+    pub fn new(spec: Spec, incarnation: u64, window: Window) -> Query {
+        let parts = Parts {
+            relid: spec.table.relid,
+            incarnation,
+            fingerprint: spec.table.fingerprint.clone(),
+            filter: spec.filter.canonical().to_owned(),
+            projection: spec.projection.clone(),
+            window: window.clone(),
+        };
+        let key = QueryKey { hash: SECRET.hash_one(&parts), parts: Arc::new(parts) };
+        Query { spec, window, key }
+    }
+
+    pub(super) fn key(&self) -> &QueryKey {
+        &self.key
     }
 
     /// Rows to ask the database for: one more than wanted tells whether there is a next page.
@@ -70,13 +104,14 @@ impl Query {
 impl QueryKey {
     /// Bytes it takes, about.
     pub(super) fn weight(&self) -> usize {
-        let window = match &self.window {
+        let parts = &self.parts;
+        let window = match &parts.window {
             Window::Row => 0,
             Window::List { order, .. } => {
                 order.terms().iter().map(|term| size_of_val(term) + term.column.len()).sum::<usize>()
             }
         };
-        self.filter.len() + self.fingerprint.len() + self.projection.weight() + window + 256
+        parts.filter.len() + parts.fingerprint.len() + parts.projection.weight() + window + 256
     }
 }
 

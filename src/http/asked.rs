@@ -5,6 +5,7 @@
 //! given, so it is what reading the text again would say.
 
 use super::Problem;
+use super::representation::Told;
 use crate::cache::Query;
 use crate::hub::Tables;
 use std::cell::RefCell;
@@ -25,6 +26,8 @@ pub(super) struct Understood {
     pub query: Query,
     /// Where the next page of a list begins, when there can be one.
     pub next: Option<u64>,
+    /// What the last answer's headers were.
+    pub told: Told,
 }
 
 #[derive(Default)]

@@ -9,6 +9,7 @@ mod etag;
 mod fault;
 mod openapi;
 mod ops;
+mod packed;
 mod params;
 mod problem;
 mod read_params;

@@ -115,7 +115,7 @@ impl ListParams {
         let order = self.order.as_deref().map(|order| Order::parse(order, &spec.table)).transpose();
         let order = order.map_err(|e| Problem::new(400, e.code(), e.to_string()))?.unwrap_or_default();
         let incarnation = tables.incarnation(spec.table.relid);
-        Ok(Query { spec, incarnation, window: Window::List { order, limit: self.limit, offset: self.offset } })
+        Ok(Query::new(spec, incarnation, Window::List { order, limit: self.limit, offset: self.offset }))
     }
 
     /// Where the next page begins.
@@ -168,7 +168,7 @@ impl RowParams {
         let mut spec = self.request.resolve(tables, Access::Public).map_err(refused)?;
         spec.filter = Filter::of_key(&self.key, &spec.table).map_err(|e| Problem::from(Refusal::from(e)))?;
         let incarnation = tables.incarnation(spec.table.relid);
-        Ok(Query { spec, incarnation, window: Window::Row })
+        Ok(Query::new(spec, incarnation, Window::Row))
     }
 }
 

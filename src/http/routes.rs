@@ -30,8 +30,9 @@ pub(super) const ROUTES: &[Route] = &[
         register: |path, config| _ = config.service(get(path, stream::changes)),
         describe: openapi::changes,
     },
-    Route { path: "/v1/tables/{table}", register: tables::table, describe: openapi::table },
-    Route { path: "/v1/tables/{table}/{key}", register: tables::row, describe: openapi::row },
+    Route { path: "/v1/tables/{table}", register: tables::tables, describe: openapi::table },
+    // registered with the one before
+    Route { path: "/v1/tables/{table}/{key}", register: |_, _| (), describe: openapi::row },
     Route { path: "/v1/batch", register: tables::batch, describe: openapi::batch },
     Route {
         path: "/healthz",

@@ -5,9 +5,10 @@
 
 use super::asked::{self, Understood};
 use super::read_params::{ListParams, RowParams, min_position, pairs};
+use super::representation::{self, Told};
 use super::stream::{accepts, ready};
 use super::target::address;
-use super::{App, MAX_URI, Problem, body, representation};
+use super::{App, MAX_URI, Problem, body};
 use crate::cache::Reach;
 use crate::change::Position;
 use crate::hub::Tables;
@@ -41,12 +42,12 @@ pub(super) async fn list(
         given.extend(pairs("the body", &body)?);
         let params = ListParams::parse(&address(&request).0, given, app.read_max_rows)?;
         let next = params.has_next().then(|| params.next());
-        tables.map(|tables| Ok(Understood { query: params.resolve(tables)?, next })).transpose()
+        tables.map(|tables| Ok(Understood { query: params.resolve(tables)?, next, told: Told::default() })).transpose()
     };
     let (asked, min) = admit(&app, &request, !is_query, read).await?;
     let answer = app.reads.read(&asked.query, min).await?;
     let next = || asked.next.and_then(|offset| next_page(&request, &body, offset));
-    let mut response = representation::of(&answer, &asked.query.spec.table, request.headers(), next, began)?;
+    let mut response = representation::of(&answer, &asked, request.headers(), next, began)?;
     if !is_query {
         response.headers_mut().insert(ACCEPT_QUERY, HeaderValue::from_static(FORM));
     }
@@ -64,11 +65,13 @@ pub(super) async fn row(request: HttpRequest, app: web::Data<App>) -> Result<Htt
         let (table, key) = address(&request);
         let given = pairs("the query string", request.query_string().as_bytes())?;
         let params = RowParams::parse(&table, key.unwrap_or_default(), given)?;
-        tables.map(|tables| Ok(Understood { query: params.resolve(tables)?, next: None })).transpose()
+        tables
+            .map(|tables| Ok(Understood { query: params.resolve(tables)?, next: None, told: Told::default() }))
+            .transpose()
     };
     let (asked, min) = admit(&app, &request, true, read).await?;
     let answer = app.reads.read(&asked.query, min).await?;
-    representation::of(&answer, &asked.query.spec.table, request.headers(), || None, began)
+    representation::of(&answer, &asked, request.headers(), || None, began)
 }
 
 /// Understands a request, and waits for the position it names. `read` reads its text, and resolves it when it is given

@@ -22,12 +22,17 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// Table and key of `/v1/tables/{table}/{key}` as they stand in the address, still encoded: a decoded `%2C` would be
-/// taken for the comma between two key columns.
+/// `{table}` and `{key}` of `/v1/tables/{table}/{key}`, still encoded; none where the path ends before.
+pub(super) fn segments(path: &str) -> (Option<&str>, Option<&str>) {
+    let mut segments = path.splitn(5, '/').skip(3);
+    (segments.next().filter(|table| !table.is_empty()), segments.next())
+}
+
+/// The table's name, and the key as it stands in the address, still encoded: a decoded `%2C` would be taken for the comma
+/// between two key columns.
 pub(super) fn address(request: &HttpRequest) -> (String, Option<&str>) {
-    let mut segments = request.uri().path().splitn(5, '/').skip(3);
-    let table = percent_decode_str(segments.next().unwrap_or_default()).decode_utf8_lossy().into_owned();
-    (table, segments.next())
+    let (table, key) = segments(request.uri().path());
+    (percent_decode_str(table.unwrap_or_default()).decode_utf8_lossy().into_owned(), key)
 }
 
 /// Refuses a query string: none has a meaning for a write.
