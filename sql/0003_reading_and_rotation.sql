@@ -60,6 +60,41 @@ end
 $pending$;
 comment on function rowcast.pending(pg_snapshot, pg_snapshot) is 'whether the log holds rows between two snapshots';
 
+-- What the log holds of one table after the newest tick: images only, a row without any is a reload.
+-- `relid`: the table; `most`: rows after which it stops. In the repeatable-read transaction that read the rows, and after them. A log table that
+-- was emptied since the snapshot has nothing to say here: every row of it comes before a tick. Tables: tick, log_0..2 (index probes only).
+-- A function and not a statement, because behind a pooler nothing is prepared, and to plan it took longer than everything else of a read.
+create function rowcast.unpublished(relid oid, most int) returns table (old json, new json)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $unpublished$
+#variable_conflict use_column
+declare
+  v_span record;
+  v_rows bigint;
+  v_left bigint := most;
+begin
+  for v_span in
+    select s.lo, s.hi from (select snap from rowcast.tick order by id desc limit 1) as newest, rowcast.spans(newest.snap, pg_current_snapshot()) as s
+  loop
+    return query select l.old, l.new from rowcast.log_0 as l where l.xid >= v_span.lo and l.xid <= v_span.hi and l.relid = unpublished.relid limit v_left;
+    get diagnostics v_rows = row_count;
+    v_left := v_left - v_rows;
+    return query select l.old, l.new from rowcast.log_1 as l where l.xid >= v_span.lo and l.xid <= v_span.hi and l.relid = unpublished.relid limit v_left;
+    get diagnostics v_rows = row_count;
+    v_left := v_left - v_rows;
+    return query select l.old, l.new from rowcast.log_2 as l where l.xid >= v_span.lo and l.xid <= v_span.hi and l.relid = unpublished.relid limit v_left;
+    get diagnostics v_rows = row_count;
+    v_left := v_left - v_rows;
+    exit when v_left <= 0;
+  end loop;
+end
+$unpublished$;
+comment on function rowcast.unpublished(oid, int) is 'images that the log holds of a table after the newest tick';
+
 -- The system identifier of the cluster, or null where a provider took the right to read it away.
 -- Tables: none.
 create function rowcast._system() returns bigint
@@ -238,7 +273,7 @@ begin
 end
 $rights$;
 grant execute on function rowcast.leader_lock(), rowcast.spans(pg_snapshot, pg_snapshot), rowcast.pending(pg_snapshot, pg_snapshot),
-  rowcast._system(), rowcast.origin_ok(), rowcast.begin_again(), rowcast.rotate(interval) to rowcast_gateway;
+  rowcast.unpublished(oid, int), rowcast._system(), rowcast.origin_ok(), rowcast.begin_again(), rowcast.rotate(interval) to rowcast_gateway;
 
 -- The first tick, and where it was made. Written out because rowcast._define_capture does not exist yet.
 insert into rowcast.tick (prev_id, snap) values (0, pg_current_snapshot());

@@ -25,4 +25,4 @@ pub const SCHEMA: &str = include_str!("../../sql/queries/schema.sql");
 /// Is this the database the log was written in?
 pub const ORIGIN: &str = include_str!("../../sql/queries/origin.sql");
 /// What the log holds of a table after the newest tick.
-pub const READ_PENDING: &str = include_str!("../../sql/queries/read_pending.sql");
+pub const UNPUBLISHED: &str = include_str!("../../sql/queries/unpublished.sql");

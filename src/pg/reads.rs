@@ -38,14 +38,12 @@ const TRIES: u32 = 5;
 /// How long the next tick may take to arrive. Under load they come every few milliseconds.
 const NEXT_TICK: Duration = Duration::from_millis(50);
 
-/// Rows of `read_pending.sql` that are too many to be looked through.
-const MANY: usize = 101;
+/// Pending rows that are too many to be looked through: a gateway that keeps pace leaves no more pending for longer
+/// than one tick takes.
+const MANY: i32 = 101;
 
 /// One snapshot for everything.
 const BEGIN: &str = "begin isolation level repeatable read read only";
-
-/// The plan for the log; see [`super::SESSION`].
-const FOR_LOG: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off";
 
 /// One look at the table.
 struct Look {
@@ -100,22 +98,21 @@ async fn look(client: &tokio_postgres::Client, query: &Query, accept_pending: bo
         Window::Row => Select::new(spec, &Order::default()).window(1, 0),
         Window::List { order, offset, .. } => Select::new(spec, order).window(query.fetch(), *offset),
     };
-    let relid = [(&spec.table.relid as &(dyn ToSql + Sync), Type::OID)];
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&spec.table.relid, Type::OID), (&MANY, Type::INT4)];
     // Polled, and so sent, in this order, and run one after the other. Each is read to its end as it comes: what is not
     // read holds up everything behind it on the connection. The end is sent with them and not when all has arrived,
     // which would hold the log's lock for a way there and back, and the table's for as long as the rows travel.
-    let looking = future::try_join5(
+    let looking = future::try_join4(
         async { client.batch_execute(&begin).await.map_err(|e| PgError::from(e).into()) },
         async { client.query_typed(queries::LAST_TICK, &[]).await.map_err(|e| PgError::from(e).into()) },
         async { select::collect(rows.send(client).await?, spec, BYTES).await },
-        async { client.batch_execute(FOR_LOG).await.map_err(|e| PgError::from(e).into()) },
         async {
-            let pending = client.query_typed_raw(queries::READ_PENDING, relid).await.map_err(PgError::from)?;
+            let pending = client.query_typed_raw(queries::UNPUBLISHED, params).await.map_err(PgError::from)?;
             Ok(touches(pending, spec).await?)
         },
     );
     let end = async { client.batch_execute("commit").await.map_err(|e| ReadError::from(PgError::from(e))) };
-    let ((_, tick, rows, _, touched), _) = future::try_join(looking, end).await?;
+    let ((_, tick, rows, touched), _) = future::try_join(looking, end).await?;
     let tick = tick
         .first()
         .ok_or_else(|| PgError::Unexpected("no tick: the migrations did not run to their end".to_owned()))?;
