@@ -16,13 +16,7 @@ async fn the_log_rotates_under_continuous_misses() {
         )
         .await;
     let (slow, through) = Proxy::postgres(&world.url).await;
-    let direct = world.url.clone();
-    let gateway = world
-        .gateway_with(|settings| {
-            settings.database_url = through;
-            settings.notify_url = Some(direct);
-        })
-        .await;
+    let gateway = world.gateway_through(through, |_| ()).await;
     slow.set(Mode::Delay(30));
     let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let readers: Vec<_> = (1..=12)

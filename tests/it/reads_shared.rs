@@ -22,13 +22,7 @@ async fn a_thousand_cold_reads_are_one() {
         )
         .await;
     let (slow, through) = Proxy::postgres(&world.url).await;
-    let direct = world.url.clone();
-    let gateway = world
-        .gateway_with(|settings| {
-            settings.database_url = through;
-            settings.notify_url = Some(direct);
-        })
-        .await;
+    let gateway = world.gateway_through(through, |_| ()).await;
     let sql = world.sql().await;
     let counts = || gateway.gateway().core().reads.counts();
     for path in ["/v1/tables/t?order=id.desc", "/v1/tables/t/7"] {
@@ -123,14 +117,7 @@ async fn without_memory_reads_are_still_shared() {
         )
         .await;
     let (slow, through) = Proxy::postgres(&world.url).await;
-    let direct = world.url.clone();
-    let gateway = world
-        .gateway_with(|settings| {
-            settings.database_url = through;
-            settings.notify_url = Some(direct.clone());
-            settings.cache_bytes = 0;
-        })
-        .await;
+    let gateway = world.gateway_through(through, |settings| settings.cache_bytes = 0).await;
     let keeping = world.gateway().await;
     let counts = || gateway.gateway().core().reads.counts().loads.load(Ordering::Relaxed);
     let client = ReadClient::at(gateway.address);

@@ -14,13 +14,7 @@ async fn cut_exactly_at_the_commit() {
         )
         .await;
     let (cutter, through) = Cutter::postgres(&world.url).await;
-    let direct = world.url.clone();
-    let gateway = world
-        .gateway_with(|settings| {
-            settings.notify_url = Some(direct);
-            settings.database_url = through;
-        })
-        .await;
+    let gateway = world.gateway_through(through, |_| ()).await;
     let http = writing::http();
     let sql = world.sql().await;
     let n = async || -> i32 { sql.query_one("select n from t", &[]).await.unwrap().get(0) };
@@ -103,13 +97,7 @@ async fn unanswered_commits_do_not_add_up() {
         )
         .await;
     let (cutter, through) = Cutter::postgres(&world.url).await;
-    let direct = world.url.clone();
-    let gateway = world
-        .gateway_with(|settings| {
-            settings.notify_url = Some(direct);
-            settings.database_url = through;
-        })
-        .await;
+    let gateway = world.gateway_through(through, |_| ()).await;
     let http = writing::http();
     let patch = async |id: i32| {
         let request = http.patch(gateway.url(&format!("/v1/tables/t/{id}"))).header("if-match", "*");

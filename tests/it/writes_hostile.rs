@@ -305,13 +305,7 @@ async fn h53_a_locked_row_and_a_database_that_is_away() {
     let world = crate::support::World::new().await;
     world.run(TABLES).await;
     let (proxy, through) = Proxy::postgres(&world.url).await;
-    let direct = world.url.clone();
-    let gateway = world
-        .gateway_with(|settings| {
-            settings.notify_url = Some(direct);
-            settings.database_url = through;
-        })
-        .await;
+    let gateway = world.gateway_through(through, |_| ()).await;
     let http = writing::http();
     let patch = async || {
         let request = http

@@ -62,6 +62,16 @@ impl World {
         gateway
     }
 
+    /// A gateway whose pool reaches Postgres by the address of something in between; its doorbell and ticks go straight.
+    pub async fn gateway_through(&self, between: String, change: impl FnOnce(&mut Settings)) -> TestGateway {
+        let settings = |settings: &mut Settings| {
+            settings.database_url = between;
+            settings.notify_url = Some(self.url.clone());
+            change(settings);
+        };
+        self.gateway_with(settings).await
+    }
+
     /// A gateway that may not be ready yet, or never will be.
     pub fn starting_gateway(&self, change: impl FnOnce(&mut Settings)) -> TestGateway {
         let mut settings = Settings::new(self.url.clone());
