@@ -62,10 +62,14 @@ impl Core {
         let rest = settings.pool_size.saturating_sub(settings.snapshot_reads + 1);
         let loads = (rest / 2).max(1);
         let writes = rest.saturating_sub(loads).max(1);
-        let store = Store::new(pool.clone(), loads, settings.batch_bytes, settings.snapshot_max_bytes);
+        // seldom all are busy at once: a crowd that comes back borrows one more
+        let past = if rest > 2 { 2 } else { 1 };
+        let store = Store::new(pool.clone(), loads, past, settings.batch_bytes);
         let options = HubOptions {
             ring_bytes: settings.ring_bytes,
             snapshot_reads: settings.snapshot_reads,
+            snapshot_queue: settings.snapshot_queue,
+            snapshot_bytes: settings.snapshot_max_bytes,
             gather_bytes: settings.batch_bytes,
         };
         let hub = Hub::new(Arc::new(store.clone()), options, tasks.clone());

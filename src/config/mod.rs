@@ -36,6 +36,8 @@ pub struct Settings {
     pub snapshot_max_bytes: usize,
     /// Snapshots read at a time.
     pub snapshot_reads: usize,
+    /// Snapshots that may wait for their turn.
+    pub snapshot_queue: usize,
     /// Bytes of answers to reads that are kept.
     pub cache_bytes: u64,
     /// Rows one answer to a read may have.
@@ -61,6 +63,7 @@ impl Settings {
             batch_bytes: 64 << 20,
             snapshot_max_bytes: 256 << 20,
             snapshot_reads: 4,
+            snapshot_queue: 1000,
             cache_bytes: 64 << 20,
             read_max_rows: 1000,
             drain: Duration::from_secs(10),
@@ -125,6 +128,9 @@ pub struct ServeArgs {
     /// Snapshots read from the database at a time [default: 4]
     #[arg(long, env = "ROWCAST_SNAPSHOT_READS", value_name = "N")]
     pub snapshot_reads: Option<usize>,
+    /// Snapshots that may wait for their turn; who needs one more is told to come back [default: 1000]
+    #[arg(long, env = "ROWCAST_SNAPSHOT_QUEUE", value_name = "N")]
+    pub snapshot_queue: Option<usize>,
     /// Bytes of answers to reads that are kept; 0 keeps none [default: 67108864]
     #[arg(long, env = "ROWCAST_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<u64>,
@@ -152,6 +158,7 @@ struct File {
     batch_bytes: Option<usize>,
     snapshot_max_bytes: Option<usize>,
     snapshot_reads: Option<usize>,
+    snapshot_queue: Option<usize>,
     cache_bytes: Option<u64>,
     read_max_rows: Option<usize>,
     drain_seconds: Option<u64>,
@@ -219,6 +226,7 @@ impl ServeArgs {
             batch_bytes: pick(self.batch_bytes, file.batch_bytes, default.batch_bytes),
             snapshot_max_bytes: pick(self.snapshot_max_bytes, file.snapshot_max_bytes, default.snapshot_max_bytes),
             snapshot_reads: pick(self.snapshot_reads, file.snapshot_reads, default.snapshot_reads),
+            snapshot_queue: pick(self.snapshot_queue, file.snapshot_queue, default.snapshot_queue),
             cache_bytes: self.cache_bytes.or(file.cache_bytes).unwrap_or(default.cache_bytes),
             read_max_rows: pick(self.read_max_rows, file.read_max_rows, default.read_max_rows),
             drain: seconds(self.drain_seconds, file.drain_seconds, default.drain),

@@ -60,6 +60,8 @@ const TITLES: &[(&str, &str)] = &[
     ("table-unavailable", "the table cannot be served now"),
     ("snapshot-too-large", "the rows are too many"),
     ("snapshot-too-busy", "the rows change too fast"),
+    ("overloaded", "too many wait already"),
+    ("connection-limit", "too many connections"),
     ("unavailable", "the database cannot be used now"),
     ("request-timeout", "the request did not come to its end"),
     ("payload-too-large", "the body is too large"),

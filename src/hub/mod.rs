@@ -4,16 +4,19 @@
 //! told every tick after its floor; the head moves only after every shape has its part of the tick, so nobody who
 //! looks at the head and then at a ring can miss something in between.
 
+mod counts;
 mod gather;
 mod load;
+mod past;
 mod recent;
 pub mod ring;
 mod shape;
 mod source;
 mod subscription;
 
+pub use counts::{Counts, Happening};
 pub use shape::{ResetReason, Shape, Spec};
-pub use source::{Join, Loaded, Missed, Source, SourceError};
+pub use source::{Join, Loaded, Missed, Source, SourceError, TOO_LARGE};
 pub use subscription::{Piece, PieceKind, Start, Subscription};
 
 use crate::change::{Batch, Position, Table, Tick};
@@ -37,6 +40,10 @@ const LINGER: Duration = Duration::from_secs(30);
 /// is soon given back and that newcomers regularly get rows fresh from the table.
 const SNAPSHOT_SHARED: Duration = Duration::from_secs(5);
 
+/// Subscribers that fell behind and are brought forward at a time. One reads, one encodes; the rest wait as they are, and
+/// miss a little more meanwhile.
+const FOLDS: usize = 2;
+
 /// Sizes of the hub.
 #[derive(Clone, Copy, Debug)]
 pub struct HubOptions {
@@ -44,6 +51,10 @@ pub struct HubOptions {
     pub ring_bytes: usize,
     /// Snapshots read at a time; the rest wait.
     pub snapshot_reads: usize,
+    /// Snapshots that may wait; newcomers that need another are sent away.
+    pub snapshot_queue: usize,
+    /// Bytes of rows one snapshot may have.
+    pub snapshot_bytes: usize,
     /// Bytes of changes gathered while one snapshot is read, above which the read is given up.
     pub gather_bytes: usize,
 }
@@ -121,7 +132,10 @@ pub struct Hub {
     source: Arc<dyn Source>,
     options: HubOptions,
     tasks: Tasks,
-    reads: Arc<Semaphore>,
+    turns: Arc<load::Turns>,
+    /// Subscribers that read what they missed at a time: they are slow already, and the database is everybody's.
+    folds: Semaphore,
+    counts: Arc<Counts>,
     head: watch::Sender<Option<Tick>>,
     /// Held while a list of shapes is taken or changed, not while they are matched; never across an await.
     inner: Mutex<Inner>,
@@ -150,7 +164,9 @@ impl Hub {
             source,
             options,
             tasks: tasks.clone(),
-            reads: Arc::new(Semaphore::new(options.snapshot_reads)),
+            turns: Arc::new(load::Turns::new(options.snapshot_reads)),
+            folds: Semaphore::new(FOLDS),
+            counts: Arc::default(),
             head: watch::Sender::new(None),
             inner: Mutex::default(),
         });
@@ -169,6 +185,12 @@ impl Hub {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What befell subscribers.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The newest tick that is published, and changes of it.
@@ -327,12 +349,13 @@ impl Hub {
                 if state.snapshot_at.is_some_and(|at| at.elapsed() > SNAPSHOT_SHARED) {
                     state.ring.drop_snapshots();
                 }
+                state.past.tidy();
                 !period.is_zero()
                     && state.subscribers() > 0
                     && state.repaired_at.elapsed() >= period.mul_f64(state.share)
             };
             if due {
-                self.load(&shape, ring::Audience::All);
+                self.load_sometime(&shape);
             }
         }
     }

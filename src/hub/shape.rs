@@ -4,6 +4,7 @@
 //! to the shape, and whoever gathers rows for a snapshot holds it too.
 
 use super::gather::Gather;
+use super::past::Past;
 use super::ring::{Entry, EntryKind, Ring};
 use crate::change::{Net, Reload, Table, TableBatch, Tick};
 use crate::filter::{Filter, Image, ImageError};
@@ -191,6 +192,12 @@ pub(super) struct State {
     pub(super) share: f64,
     /// When the last subscriber left.
     pub(super) idle_since: Option<Instant>,
+    /// For subscribers that come back or fell behind.
+    pub(super) past: Past,
+    /// Its rows exceeded what most snapshots may have.
+    pub(super) large: bool,
+    /// Told when the last subscriber leaves.
+    pub(super) left: Arc<Notify>,
 }
 
 impl Shape {
@@ -209,6 +216,9 @@ impl Shape {
                 repaired_at: Instant::now(),
                 share: rand::random_range(0.75..1.0),
                 idle_since: Some(Instant::now()),
+                past: Past::default(),
+                large: false,
+                left: Arc::default(),
             }),
         }
     }
@@ -257,7 +267,7 @@ impl Shape {
     fn reset(&self, tick: &Tick, reason: ResetReason) {
         let messages = message::reset(&self.spec.table.wire_name(), reason.label(), Some(tick.position));
         let mut state = self.lock();
-        state.ring.push(Entry { kind: EntryKind::Reset, position: tick.position, messages });
+        state.ring.push(Entry { kind: EntryKind::Reset(reason), position: tick.position, messages });
         state.resetting = true;
         if let Some(gather) = &mut state.gather {
             // what is being read may lie before the reload: it must be read again
@@ -300,6 +310,7 @@ impl Shape {
         state.wakers.remove(&id);
         if state.wakers.is_empty() {
             state.idle_since = Some(Instant::now());
+            state.left.notify_one();
         }
     }
 }

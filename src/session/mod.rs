@@ -51,6 +51,8 @@ struct Sub {
     /// not between a reset and its snapshot, not while what it missed waits. A resume point given out meanwhile
     /// would lose that part.
     told: bool,
+    /// Something of it fell off the ring in the middle of a pass; it is brought forward in the next.
+    behind: bool,
 }
 
 /// See the module.
@@ -86,7 +88,8 @@ impl Session {
             Start::After(position) => Some(position),
             Start::Now | Start::Snapshot | Start::SnapshotFrom(_) => None,
         };
-        let subs = requests.into_iter().map(|request| Sub { request, running: None, told: false }).collect();
+        let subs =
+            requests.into_iter().map(|request| Sub { request, running: None, told: false, behind: false }).collect();
         let waker = Arc::new(Notify::new());
         let mut session = Session {
             hub,
@@ -235,14 +238,25 @@ impl Session {
         self.current = true;
         let Some(head) = self.hub.position() else { return events };
         self.seen = Some(head);
+        for sub in &mut self.subs {
+            if let Some(running) = sub.running.as_mut().filter(|running| running.is_behind()) {
+                // boxed: it is large, and most sessions never come here
+                Box::pin(running.catch_up()).await;
+                (sub.told, sub.behind) = (running.is_live(), false);
+            }
+        }
         let running = || self.subs.iter().filter_map(|s| s.running.as_ref());
         // one limit for all, so that the tick it stops at is complete in every subscription
-        let limit = running().map(|sub| sub.limit(head.tick, PASS_BYTES)).min().unwrap_or(head.tick);
+        let limit = running().map(|sub| sub.limit(head, PASS_BYTES)).min_by_key(|limit| limit.tick).unwrap_or(head);
         let mut pieces: Vec<(usize, Piece)> = Vec::new();
         let mut taken = Vec::new();
+        let mut behind = false;
         for (i, sub) in self.subs.iter_mut().enumerate() {
             if let Some(running) = &mut sub.running {
-                running.collect(limit, &mut taken);
+                if !running.collect(limit, &mut taken) {
+                    behind = true;
+                    (sub.told, sub.behind) = (false, true);
+                }
                 pieces.extend(taken.drain(..).map(|piece| (i, piece)));
             }
         }
@@ -253,7 +267,7 @@ impl Session {
             let tick_ends = pieces.get(at + 1).is_none_or(|(_, next)| next.position.tick > piece.position.tick);
             self.say(*i, piece.clone(), tick_ends, &mut events);
         }
-        self.current = limit == head.tick;
+        self.current = limit.tick == head.tick && !behind;
         if self.is_resumable() && self.current && self.position.is_none_or(|p| p.tick <= head.tick) {
             self.position = Some(head);
         }
@@ -268,9 +282,12 @@ impl Session {
         let sub = &mut self.subs[i];
         match piece.kind {
             PieceKind::Problem => sub.running = None,
-            PieceKind::Reset(_) => sub.told = false,
+            PieceKind::Reset(reason) => {
+                sub.told = false;
+                self.hub.counts().add_reset(reason);
+            }
             // a snapshot, what was missed, or one more tick: whichever it is, nothing of it is left out
-            PieceKind::Data => sub.told = true,
+            PieceKind::Data => sub.told = !sub.behind,
         }
         let label = sub.request.sub.clone();
         // a snapshot may stand at a tick that a session, by cursor, has already been told to be past
@@ -296,6 +313,7 @@ impl Session {
                 Ok(Ok(running)) => {
                     self.subs[i].running = Some(running);
                     self.subs[i].told = false;
+                    self.hub.counts().add_reset(reason);
                     self.tell(i, message::reset(&request.table, reason.label(), self.hub.position()), events);
                     continue;
                 }
