@@ -30,7 +30,7 @@
 //! - [`http`]: the only modules that know actix.
 //! - [`demo`]: an application to look at.
 //! - [`localpg`]: a private Postgres for the demo and the tests.
-//! - [`gateway`], [`config`], [`cli`], [`tasks`]: the program around them.
+//! - [`gateway`], [`config`], [`cli`], [`tasks`], [`limits`]: the program around them.
 //!
 //! *A row changes.* The capture trigger writes versions and images to the log; the bell rings if nobody is polling.
 //! The leader's [`pg::Ticker`] makes a tick (durable), reads the rows between the last tick and this one, folds them to
@@ -62,6 +62,7 @@ pub mod filter;
 pub mod gateway;
 pub mod http;
 pub mod hub;
+pub mod limits;
 pub mod localpg;
 pub mod pg;
 pub mod session;

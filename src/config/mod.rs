@@ -44,6 +44,12 @@ pub struct Settings {
     pub read_max_rows: usize,
     /// How long shutdown waits for answers to end.
     pub drain: Duration,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Streams of one client address; 0 is no limit.
+    pub max_streams_per_address: usize,
+    /// Age at which a stream is told to come back; zero is never.
+    pub max_stream_age: Duration,
 }
 
 impl Settings {
@@ -67,6 +73,12 @@ impl Settings {
             cache_bytes: 64 << 20,
             read_max_rows: 1000,
             drain: Duration::from_secs(10),
+            max_connections: 20_000,
+            // behind a proxy all streams come from one address
+            max_streams_per_address: 0,
+            // A gateway that is added later gets its share of the streams within the hour, with nobody moving them, and
+            // what comes back does so all the time instead of at the first deploy. It costs one resume an hour.
+            max_stream_age: Duration::from_secs(3600),
         }
     }
 }
@@ -140,6 +152,15 @@ pub struct ServeArgs {
     /// Seconds that shutdown waits for answers to end [default: 10]
     #[arg(long, env = "ROWCAST_DRAIN_SECONDS", value_name = "S")]
     pub drain_seconds: Option<u64>,
+    /// Connections at a time; more are answered 503 and closed [default: 20000]
+    #[arg(long, env = "ROWCAST_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Streams of one client address; 0 is no limit, as behind a proxy all have its address [default: 0]
+    #[arg(long, env = "ROWCAST_MAX_STREAMS_PER_ADDRESS", value_name = "N")]
+    pub max_streams_per_address: Option<usize>,
+    /// Seconds, give or take a tenth, after which a stream is told to come back; 0 is never [default: 3600]
+    #[arg(long, env = "ROWCAST_MAX_STREAM_AGE_SECONDS", value_name = "S")]
+    pub max_stream_age_seconds: Option<u64>,
 }
 
 /// The file. Every key is optional.
@@ -162,6 +183,9 @@ struct File {
     cache_bytes: Option<u64>,
     read_max_rows: Option<usize>,
     drain_seconds: Option<u64>,
+    max_connections: Option<usize>,
+    max_streams_per_address: Option<usize>,
+    max_stream_age_seconds: Option<u64>,
 }
 
 /// Settings that cannot be used.
@@ -230,6 +254,13 @@ impl ServeArgs {
             cache_bytes: self.cache_bytes.or(file.cache_bytes).unwrap_or(default.cache_bytes),
             read_max_rows: pick(self.read_max_rows, file.read_max_rows, default.read_max_rows),
             drain: seconds(self.drain_seconds, file.drain_seconds, default.drain),
+            max_connections: pick(self.max_connections, file.max_connections, default.max_connections),
+            max_streams_per_address: pick(
+                self.max_streams_per_address,
+                file.max_streams_per_address,
+                default.max_streams_per_address,
+            ),
+            max_stream_age: seconds(self.max_stream_age_seconds, file.max_stream_age_seconds, default.max_stream_age),
             database_url: default.database_url,
         }
         .checked()
@@ -239,7 +270,7 @@ impl ServeArgs {
 impl Settings {
     fn checked(self) -> Result<Settings, ConfigError> {
         let ms = Duration::from_millis;
-        let rules: [(&'static str, bool, &'static str); 8] = [
+        let rules: [(&'static str, bool, &'static str); 11] = [
             ("pool_size", self.pool_size >= 2, "at least 2: one for a snapshot, one for everything else"),
             ("workers", self.workers >= 1, "at least 1"),
             ("tick_interval_ms", (ms(1)..=ms(1000)).contains(&self.tick_interval), "1 to 1000"),
@@ -251,6 +282,13 @@ impl Settings {
                 "at least 1 and below `pool_size`",
             ),
             ("read_max_rows", (1..=100_000).contains(&self.read_max_rows), "1 to 100000"),
+            ("max_connections", self.max_connections >= 10, "at least 10"),
+            (
+                "max_stream_age_seconds",
+                self.max_stream_age.is_zero() || self.max_stream_age >= Duration::from_secs(10),
+                "0, or at least 10",
+            ),
+            ("snapshot_queue", self.snapshot_queue >= 1, "at least 1"),
             ("batch_bytes", self.batch_bytes >= 1 << 20, "at least 1048576"),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {

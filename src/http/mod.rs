@@ -5,8 +5,10 @@
 mod asked;
 mod batch;
 mod body;
+mod connections;
 mod etag;
 mod fault;
+mod listen;
 mod openapi;
 mod ops;
 mod params;
@@ -17,14 +19,17 @@ mod routes;
 mod rows;
 mod sse;
 mod stream;
+mod streams;
 mod tables;
 mod target;
 mod wishes;
 mod write;
 
+pub use listen::listen;
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use stream::POSITION;
+pub use streams::{StreamLimits, Streams};
 
 use crate::cache::Reads;
 use crate::hub::Hub;
@@ -73,7 +78,9 @@ pub struct App {
     pub(crate) writer: Writer,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
+    /// Cancelled when no new streams are taken, and those there are end one after the other.
     pub(crate) stopping: CancellationToken,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) started: Instant,
 }
 
@@ -85,23 +92,23 @@ pub fn serve(
     listener: TcpListener,
     app: App,
     pages: Vec<StaticPage>,
+    max_connections: usize,
     workers: usize,
     drain: Duration,
 ) -> std::io::Result<Server> {
     let app = web::Data::new(app);
+    let connections = connections::Connections::new(max_connections);
     let server = HttpServer::new(move || {
         let mut app = ActixApp::new()
             .app_data(app.clone())
             .wrap_fn(|request, service| {
-                let answer = match oversized(&request) {
-                    None => Ok(service.call(request)),
-                    Some(problem) => Err(problem),
-                };
-                async move {
-                    match answer {
-                        Ok(answer) => answer.await,
-                        Err(problem) => Err(problem.into()),
-                    }
+                use futures_util::future::Either::{Left, Right};
+                if let Some(refusal) = connections::refusal(&request) {
+                    return Right(std::future::ready(Ok(request.into_response(refusal))));
+                }
+                match oversized(&request) {
+                    None => Left(service.call(request)),
+                    Some(problem) => Right(std::future::ready(Err(problem.into()))),
                 }
             })
             .configure(routes::configure);
@@ -116,6 +123,9 @@ pub fn serve(
         }
         app.default_service(web::to(|| async { Problem::not_found().error_response() }))
     })
+    .on_connect(move |_, data| _ = data.insert(connections.opened()))
+    // ours refuses with an answer; this one, per worker, only lets them wait unanswered
+    .max_connections(max_connections.saturating_mul(2))
     // our own handling decides when to drain
     .disable_signals()
     // a client that closed its half is gone: noticed in 0.1 s instead of two heartbeats

@@ -2,6 +2,7 @@
 //!
 //! Invariant: both answer from the same session, so they say the same.
 
+use super::connections::wants_events;
 use super::params::{StreamParams, start};
 use super::sse::{self, READY_WAIT};
 use super::{App, Problem};
@@ -66,6 +67,9 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
     if !ready(&app).await {
         return Ok(sse::farewell("not-ready"));
     }
+    let Some(stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip())) else {
+        return if wants_events(request.headers()) { Ok(sse::farewell("overloaded")) } else { Err(too_many_streams()) };
+    };
     match check(&app, &params.requests) {
         // passes; an EventSource that got it as a status would never come back
         Err(problem) if problem.status() == 503 => return Ok(sse::farewell(problem.code())),
@@ -79,7 +83,16 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         }
     };
     session.greet();
-    Ok(sse::response(sse::body(session, app.stopping.clone())))
+    let body = sse::body(session, stay.end.clone());
+    Ok(sse::response(futures_util::StreamExt::map(body, move |bytes| {
+        let _ = &stay;
+        bytes
+    })))
+}
+
+fn too_many_streams() -> Problem {
+    let detail = "this address has all the streams it may have: close one, or raise `max_streams_per_address`";
+    Problem::new(429, "connection-limit", detail).retry()
 }
 
 /// `GET /v1/changes`.
