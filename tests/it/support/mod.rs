@@ -12,6 +12,7 @@ pub mod process;
 pub mod proxy;
 pub mod reading;
 pub mod replica;
+pub mod stalled;
 pub mod witness;
 pub mod world;
 pub mod writing;
