@@ -18,9 +18,6 @@ const AHEAD_WAIT: Duration = Duration::from_secs(5);
 /// longest silence; after it, it is reset and hears that.
 const FOLD_WAIT: Duration = Duration::from_secs(10);
 
-/// Times the ring may run on while what a subscriber missed is read. Each read is of what the one before was, and more.
-const FOLD_ROUNDS: u32 = 4;
-
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -62,6 +59,8 @@ pub struct Subscription {
     shape: Arc<Shape>,
     waker: u64,
     cursor: u64,
+    /// The ring does not reach back to where it stands.
+    lost: bool,
     /// Waits for a snapshot; changes mean nothing to it before.
     joining: bool,
     /// The snapshot it waits for must not be older than this tick.
@@ -97,6 +96,7 @@ impl Hub {
             shape,
             waker,
             cursor: 0,
+            lost: false,
             joining: false,
             from: 0,
             at: None,
@@ -144,7 +144,7 @@ impl Subscription {
     }
 
     fn finds_snapshot(&mut self, from: i64) -> bool {
-        (self.joining, self.from, self.at) = (true, from, None);
+        (self.joining, self.from, self.at, self.lost) = (true, from, None, false);
         let state = self.shape.lock();
         let usable = state.ring.usable_snapshot(from);
         self.cursor = usable.unwrap_or_else(|| state.ring.end());
@@ -187,7 +187,7 @@ impl Subscription {
             return false;
         }
         let state = self.shape.lock();
-        state.closed.is_none() && state.ring.from(self.cursor).is_none()
+        state.closed.is_none() && (self.lost || state.ring.from(self.cursor).is_none())
     }
 
     /// Brings a subscriber that fell behind forward: what it missed, folded to the newest version of each key. Only if
@@ -216,44 +216,42 @@ impl Subscription {
 
     /// Reads what happened after `position` and puts it before the ring, or a reset.
     async fn bring_forward(&mut self, position: Position) -> Result<(), SourceError> {
-        for _ in 0..FOLD_ROUNDS {
-            // Taken now and not when the shape was registered: after the wait that may lie before the position, and a
-            // tick that went over it would be told from the tick before: a row that came and went in it stays for ever.
-            let Some(to) = self.hub.listed() else { return Err(behind()) };
-            let (floor, reached) = (self.shape.lock().ring.floor(), to.position.tick >= position.tick);
-            let batch = match self.hub.source.missed(position, floor, to).await? {
-                Missed::Batch(_) if !reached => return Err(behind()),
-                Missed::Batch(batch) => batch,
-                Missed::Unknown => {
-                    self.reset(ResetReason::Expired);
-                    return Ok(());
-                }
-            };
-            let messages = match self.say(position, &batch) {
-                Ok(messages) => messages,
-                Err(reason) => {
-                    self.reset(reason);
-                    return Ok(());
-                }
-            };
-            let to = batch.to.position;
-            // it may be on its way into the ring at this moment, and would be told twice
-            self.wait_for(to).await;
-            if let Some(cursor) = self.place(to.tick) {
-                self.cursor = cursor;
-                if to != position {
-                    // Also when nothing is to be told: the rows held are those of this tick, and of none between, so
-                    // that another subscription of the session must not give out a position between.
-                    self.backlog = Some(Piece { position: to, kind: PieceKind::Data, messages });
-                }
+        // Taken now and not when the shape was registered: after the wait that may lie before the position, and a
+        // tick that went over it would be told from the tick before: a row that came and went in it stays for ever.
+        let Some(to) = self.hub.listed() else { return Err(behind()) };
+        let (floor, reached) = (self.shape.lock().ring.floor(), to.position.tick >= position.tick);
+        let batch = match self.hub.source.missed(position, floor, to).await? {
+            Missed::Batch(_) if !reached => return Err(behind()),
+            Missed::Batch(batch) => batch,
+            Missed::Unknown => {
+                self.reset(ResetReason::Expired);
                 return Ok(());
             }
-            if self.shape.lock().resetting {
+        };
+        let messages = match self.say(position, &batch) {
+            Ok(messages) => messages,
+            Err(reason) => {
+                self.reset(reason);
+                return Ok(());
+            }
+        };
+        let to = batch.to.position;
+        // it may be on its way into the ring at this moment, and would be told twice
+        self.wait_for(to).await;
+        match self.place(to.tick) {
+            Some(cursor) => (self.cursor, self.lost) = (cursor, false),
+            None if self.shape.lock().resetting => {
                 self.reset(ResetReason::Bulk);
                 return Ok(());
             }
+            // the ring ran on while this was read: it goes on from there once the client has taken it
+            None => self.lost = true,
         }
-        self.reset(ResetReason::Slow);
+        if to != position || self.lost {
+            // Also when nothing is to be told: the rows held are those of this tick, and of none between, so
+            // that another subscription of the session must not give out a position between.
+            self.backlog = Some(Piece { position: to, kind: PieceKind::Data, messages });
+        }
         Ok(())
     }
 
@@ -312,6 +310,11 @@ impl Subscription {
     /// The position up to which about `budget` bytes wait, at most `head`.
     #[must_use]
     pub fn limit(&self, head: Position, budget: usize) -> Position {
+        if self.lost {
+            // what it has is of this tick; what comes after must be read first
+            let there = self.backlog.as_ref().map(|piece| piece.position);
+            return there.filter(|there| there.tick < head.tick).unwrap_or(head);
+        }
         let state = self.shape.lock();
         let Some(entries) = state.ring.from(self.cursor) else { return head };
         let (mut bytes, mut reached) = (0, None::<Position>);
@@ -330,10 +333,14 @@ impl Subscription {
 
     /// Takes everything up to `limit`. False when something before it fell off the ring: see
     /// [`Subscription::catch_up`].
+    #[must_use]
     pub fn collect(&mut self, limit: Position, out: &mut Vec<Piece>) -> bool {
         if let Some(piece) = self.backlog.take_if(|piece| piece.position.tick <= limit.tick) {
             self.at = (piece.kind == PieceKind::Data).then_some(piece.position);
             out.push(piece);
+        }
+        if self.lost {
+            return self.backlog.is_some() || self.at.is_some_and(|at| at.tick >= limit.tick);
         }
         let mut over = false;
         let load = {

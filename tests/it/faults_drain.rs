@@ -1,10 +1,10 @@
 //! A gateway that stops, streams that grow old, and more connections than are taken.
 
-use crate::support::client::{TRANSPORTS, Transport};
+use crate::support::client::TRANSPORTS;
 use crate::support::stalled::Stalled;
 use crate::support::witness::finish;
 use crate::support::{
-    Client, GatewayProcess, Manner, Oracle, PATIENCE, Sse, TestGateway, View, Watched, World, eventually, seed,
+    GatewayProcess, Manner, Oracle, PATIENCE, Sse, TestGateway, View, Watched, World, eventually, seed,
 };
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
@@ -25,7 +25,7 @@ const SCORES: &str = "create table t (id int primary key, n int not null, v text
 async fn a_drain_is_spread_whole_and_in_time() {
     let world = World::new().await;
     world.run(SCORES).await;
-    world.run("select rowcast.allow('t', 'anon')").await;
+    world.run("select rowcast.allow('t', 'anon', write => true)").await;
     let mut gateway = GatewayProcess::start(&world.url, &[("ROWCAST_DRAIN_SECONDS", "4")]).await;
     let at = gateway.address;
     let clients = join_all((0..400).map(|_| async move {

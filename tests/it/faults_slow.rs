@@ -94,12 +94,12 @@ async fn f11_who_reads_again_is_brought_forward_and_many_at_one_place_cost_one_r
         .run(
             "create table t (id int primary key, n int not null, v text);
              insert into t select i, 0, repeat('x', 4000) from generate_series(1, 100) as i;
-             select rowcast.watch('t', public => true)",
+             select rowcast.watch('t', public => true, snapshot_every => '0')",
         )
         .await;
     let gateway = world.gateway_with(|settings| settings.ring_bytes = 64 * 1024).await;
     let mut behind = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..8 {
         let mut client = Sse::open(gateway.address, "table=t").await;
         client.recording = false;
         let there: &mut dyn Client = &mut client;
@@ -123,8 +123,8 @@ async fn f11_who_reads_again_is_brought_forward_and_many_at_one_place_cost_one_r
         told += client.replica.changes;
     }
     let (folded, reads) = (counts.of(Happening::Folded), counts.of(Happening::MissedRead));
-    eprintln!("folded {folded} times, {reads} reads, {} changes a client of {}", told / 20, 60 * 100);
-    assert!(folded >= 20, "{folded}");
+    eprintln!("folded {folded} times, {reads} reads, {} changes a client of {}", told / 8, 60 * 100);
+    assert!(folded >= 8, "{folded}");
     assert!(reads <= folded, "{reads} reads for {folded}");
     assert!(ResetReason::ALL.iter().all(|reason| counts.resets(*reason) == 0));
     world.run("update t set n = 500 where id = 7").await;
@@ -221,8 +221,6 @@ async fn f11_folded_states_are_exact() {
     reports.iter().for_each(|report| eprintln!("{report:?}"));
     eprintln!("{counts:?}");
     assert!(reports.iter().all(|r| r.checked > 0));
-    assert!(reports.iter().all(|r| r.resets.iter().all(|reason| reason == "slow")));
-    let resets = counts.resets(ResetReason::Slow);
-    assert!(counts.of(Happening::Folded) > 10 * resets, "a reset is the exception: {counts:?}");
+    assert!(reports.iter().all(|r| r.resets.is_empty()), "nobody is reset");
     gateway.stop().await;
 }

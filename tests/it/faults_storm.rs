@@ -127,19 +127,19 @@ async fn f16_a_thousand_newcomers_share_one_snapshot() {
     world
         .run(
             "create table t (id int primary key, v text not null);
-             insert into t select i, md5(i::text) from generate_series(1, 20000) as i;
+             insert into t select i, md5(i::text) from generate_series(1, 2000) as i;
              select rowcast.watch('t', public => true)",
         )
         .await;
     let gateway = world.gateway().await;
     let began = Instant::now();
     let all = (0..1000).map(|_| async move {
-        let mut client = Stalled::open(gateway.address, "table=t").await;
+        let mut client = Stalled::resume(gateway.address, "table=t", None).await;
         client.reads_until("\"more\":false").await
     });
     let whole = tokio::time::timeout(2 * PATIENCE, join_all(all)).await.expect("all in time");
     let counts = gateway.gateway().core().hub.counts();
-    eprintln!("1,000 snapshots of 20,000 rows in {:?}: {counts:?}", began.elapsed());
+    eprintln!("1,000 snapshots of 2,000 rows in {:?}: {counts:?}", began.elapsed());
     assert!(whole.into_iter().all(|whole| whole));
     // one serves newcomers for some seconds; the machine may be slow
     let read = counts.of(Happening::SnapshotRead);

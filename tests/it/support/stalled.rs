@@ -17,13 +17,17 @@ pub struct Stalled {
 impl Stalled {
     /// Asks for a stream and reads nothing of it.
     pub async fn open(at: SocketAddr, query: &str) -> Stalled {
-        Stalled::resume(at, query, None).await
-    }
-
-    /// The same, from a position.
-    pub async fn resume(at: SocketAddr, query: &str, from: Option<&str>) -> Stalled {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(BUFFER).unwrap();
+        Stalled::ask(socket, at, query, None).await
+    }
+
+    /// The same, from a position, with room for what comes.
+    pub async fn resume(at: SocketAddr, query: &str, from: Option<&str>) -> Stalled {
+        Stalled::ask(TcpSocket::new_v4().unwrap(), at, query, from).await
+    }
+
+    async fn ask(socket: TcpSocket, at: SocketAddr, query: &str, from: Option<&str>) -> Stalled {
         let mut socket = socket.connect(at).await.unwrap();
         let last = from.map(|from| format!("last-event-id: {from}\r\n")).unwrap_or_default();
         let request =
