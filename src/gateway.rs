@@ -133,6 +133,7 @@ impl Gateway {
             bell: core.bell.clone(),
             stopping: core.tasks.stopping().clone(),
             started: Instant::now(),
+            write_timeout: settings.write_timeout,
         };
         let server = http::serve(listener, app, pages, settings.workers, settings.drain).map_err(listen)?;
         let handle = server.handle();

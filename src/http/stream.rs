@@ -2,11 +2,14 @@
 //!
 //! Invariant: both answer from the same session, so they say the same.
 
+use super::feed::Feed;
+use super::outlet::Outlet;
 use super::params::{StreamParams, start};
 use super::sse::{self, READY_WAIT};
 use super::{App, Problem};
 use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
+use crate::wire::Format;
 use actix_web::http::header::{ACCEPT, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -79,7 +82,14 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         }
     };
     session.greet();
-    Ok(sse::response(sse::body(session, app.stopping.clone())))
+    let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
+        return Ok(sse::farewell("pipelined"));
+    };
+    // the framework must not hold the request's buffers for hours
+    drop(request);
+    Feed { session, outlet, format: Format::Sse, stop: app.stopping.clone() }.run(sse::head()).await;
+    // the answer was given; this one finds the connection shut, and makes the framework let go of it
+    Ok(HttpResponse::Ok().finish())
 }
 
 /// `GET /v1/changes`.
