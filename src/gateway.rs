@@ -149,6 +149,7 @@ impl Gateway {
             stopping: draining.clone(),
             streams: streams.clone(),
             started: Instant::now(),
+            write_timeout: settings.write_timeout,
         };
         let server = http::serve(listener, app, pages, settings.max_connections, settings.workers, settings.drain)
             .map_err(listen)?;

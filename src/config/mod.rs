@@ -50,6 +50,8 @@ pub struct Settings {
     pub max_streams_per_address: usize,
     /// Age at which a stream is told to come back; zero is never.
     pub max_stream_age: Duration,
+    /// How long a stream's client may take nothing before its connection is closed.
+    pub write_timeout: Duration,
 }
 
 impl Settings {
@@ -79,6 +81,8 @@ impl Settings {
             // A gateway that is added later gets its share of the streams within the hour, with nobody moving them, and
             // what comes back does so all the time instead of at the first deploy. It costs one resume an hour.
             max_stream_age: Duration::from_secs(3600),
+            // longer than a tunnel or a change of network takes; a client that sleeps longer resumes when it wakes
+            write_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -161,6 +165,9 @@ pub struct ServeArgs {
     /// Seconds, give or take a tenth, after which a stream is told to come back; 0 is never [default: 3600]
     #[arg(long, env = "ROWCAST_MAX_STREAM_AGE_SECONDS", value_name = "S")]
     pub max_stream_age_seconds: Option<u64>,
+    /// Seconds that the client of a stream may take nothing before its connection is closed [default: 20]
+    #[arg(long, env = "ROWCAST_WRITE_TIMEOUT_SECONDS", value_name = "S")]
+    pub write_timeout_seconds: Option<u64>,
 }
 
 /// The file. Every key is optional.
@@ -186,6 +193,7 @@ struct File {
     max_connections: Option<usize>,
     max_streams_per_address: Option<usize>,
     max_stream_age_seconds: Option<u64>,
+    write_timeout_seconds: Option<u64>,
 }
 
 /// Settings that cannot be used.
@@ -261,6 +269,7 @@ impl ServeArgs {
                 default.max_streams_per_address,
             ),
             max_stream_age: seconds(self.max_stream_age_seconds, file.max_stream_age_seconds, default.max_stream_age),
+            write_timeout: seconds(self.write_timeout_seconds, file.write_timeout_seconds, default.write_timeout),
             database_url: default.database_url,
         }
         .checked()
@@ -270,7 +279,7 @@ impl ServeArgs {
 impl Settings {
     fn checked(self) -> Result<Settings, ConfigError> {
         let ms = Duration::from_millis;
-        let rules: [(&'static str, bool, &'static str); 11] = [
+        let rules: [(&'static str, bool, &'static str); 12] = [
             ("pool_size", self.pool_size >= 2, "at least 2: one for a snapshot, one for everything else"),
             ("workers", self.workers >= 1, "at least 1"),
             ("tick_interval_ms", (ms(1)..=ms(1000)).contains(&self.tick_interval), "1 to 1000"),
@@ -289,6 +298,7 @@ impl Settings {
                 "0, or at least 10",
             ),
             ("snapshot_queue", self.snapshot_queue >= 1, "at least 1"),
+            ("write_timeout_seconds", (1..=3600).contains(&self.write_timeout.as_secs()), "1 to 3600"),
             ("batch_bytes", self.batch_bytes >= 1 << 20, "at least 1048576"),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {

@@ -8,9 +8,11 @@ mod body;
 mod connections;
 mod etag;
 mod fault;
+mod feed;
 mod listen;
 mod openapi;
 mod ops;
+mod outlet;
 mod params;
 mod problem;
 mod read_params;
@@ -82,6 +84,7 @@ pub struct App {
     pub(crate) stopping: CancellationToken,
     pub(crate) streams: Arc<Streams>,
     pub(crate) started: Instant,
+    pub(crate) write_timeout: Duration,
 }
 
 /// Starts serving on `listener`.
@@ -102,6 +105,9 @@ pub fn serve(
         let mut app = ActixApp::new()
             .app_data(app.clone())
             .wrap_fn(|request, service| {
+                if let Some(spare) = request.conn_data::<outlet::Spare>() {
+                    spare.count();
+                }
                 use futures_util::future::Either::{Left, Right};
                 if let Some(refusal) = connections::refusal(&request) {
                     return Right(std::future::ready(Ok(request.into_response(refusal))));
@@ -123,7 +129,12 @@ pub fn serve(
         }
         app.default_service(web::to(|| async { Problem::not_found().error_response() }))
     })
-    .on_connect(move |_, data| _ = data.insert(connections.opened()))
+    .on_connect(move |connection, extensions| {
+        extensions.insert(connections.opened());
+        if let Some(spare) = outlet::Spare::keep(connection) {
+            extensions.insert(spare);
+        }
+    })
     // ours refuses with an answer; this one, per worker, only lets them wait unanswered
     .max_connections(max_connections.saturating_mul(2))
     // our own handling decides when to drain

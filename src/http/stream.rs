@@ -3,11 +3,14 @@
 //! Invariant: both answer from the same session, so they say the same.
 
 use super::connections::wants_events;
+use super::feed::Feed;
+use super::outlet::Outlet;
 use super::params::{StreamParams, start};
 use super::sse::{self, READY_WAIT};
 use super::{App, Problem};
 use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
+use crate::wire::Format;
 use actix_web::http::header::{ACCEPT, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -83,11 +86,14 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         }
     };
     session.greet();
-    let body = sse::body(session, stay.end.clone());
-    Ok(sse::response(futures_util::StreamExt::map(body, move |bytes| {
-        let _ = &stay;
-        bytes
-    })))
+    let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
+        return Ok(sse::farewell("pipelined"));
+    };
+    // the framework must not hold the request's buffers for hours
+    drop(request);
+    Feed { session, outlet, format: Format::Sse, stop: stay.end.clone() }.run(sse::head()).await;
+    // the answer was given; this one finds the connection shut, and makes the framework let go of it
+    Ok(HttpResponse::Ok().finish())
 }
 
 fn too_many_streams() -> Problem {

@@ -14,6 +14,7 @@ mod bad_input;
 mod browser;
 mod commands;
 mod demo;
+mod fan_connection;
 mod faults_drain;
 mod faults_slow;
 mod faults_storm;

@@ -30,6 +30,7 @@ const BYE: &[&str] = &[
     "snapshot-too-large",
     "snapshot-too-busy",
     "no-subscription-left",
+    "pipelined",
 ];
 
 /// All of them.
