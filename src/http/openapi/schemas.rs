@@ -29,6 +29,7 @@ const BYE: &[&str] = &[
     "table-unavailable",
     "snapshot-too-large",
     "snapshot-too-busy",
+    "overloaded",
     "no-subscription-left",
     "pipelined",
 ];

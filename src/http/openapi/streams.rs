@@ -86,7 +86,7 @@ pub(in super::super) fn stream() -> PathItem {
         .header("X-Accel-Buffering", header("`no`: a proxy must not hold events back."));
     let get =
         subscribing(operation("stream", "streams", "Follow tables", about)).parameter(asked("Last-Event-ID", last));
-    let get = oversized(refusing(get)).response("200", events.build());
+    let get = oversized(refusing(get)).response("200", events.build()).response("429", problem(&["connection-limit"]));
     let mut item = PathItem::default();
     item.get = Some(get.build());
     bare_head(item, "streamHead")
@@ -108,6 +108,8 @@ pub(in super::super) fn changes() -> PathItem {
         "table-unavailable",
         "snapshot-too-large",
         "snapshot-too-busy",
+        "overloaded",
+        "connection-limit",
     ]);
     let get = oversized(refusing(get))
         .response("200", found.header("Cache-Control", header("`no-store`.")).build())

@@ -12,6 +12,8 @@ const BUFFER: u32 = 4096;
 /// See the module.
 pub struct Stalled {
     pub socket: TcpStream,
+    /// Read and not looked at yet.
+    kept: Vec<u8>,
 }
 
 impl Stalled {
@@ -33,22 +35,24 @@ impl Stalled {
         let request =
             format!("GET /v1/stream?{query} HTTP/1.1\r\nhost: {at}\r\naccept: text/event-stream\r\n{last}\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
-        Stalled { socket }
+        Stalled { socket, kept: Vec::new() }
     }
 
-    /// Reads until `text` was there, or the end. True when it was there.
+    /// Reads until `text` was there, or the end. True when it was there; the next call begins behind it.
     pub async fn reads_until(&mut self, text: &str) -> bool {
-        let (mut kept, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+        let mut buffer = vec![0; 64 * 1024];
         loop {
-            match self.socket.read(&mut buffer).await {
-                Ok(0) | Err(_) => return false,
-                Ok(n) => kept.extend_from_slice(&buffer[..n]),
-            }
-            if kept.windows(text.len()).any(|part| part == text.as_bytes()) {
+            // std's search is fast also in a test build
+            let found = String::from_utf8_lossy(&self.kept).find(text);
+            let done = found.map_or(self.kept.len().saturating_sub(text.len()), |at| at + text.len());
+            self.kept.drain(..done);
+            if found.is_some() {
                 return true;
             }
-            let done = kept.len().saturating_sub(text.len());
-            kept.drain(..done);
+            match self.socket.read(&mut buffer).await {
+                Ok(0) | Err(_) => return false,
+                Ok(n) => self.kept.extend_from_slice(&buffer[..n]),
+            }
         }
     }
 
