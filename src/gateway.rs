@@ -4,7 +4,7 @@
 
 use crate::cache::{History, ReadOptions, Reads};
 use crate::config::Settings;
-use crate::http::{self, StaticPage};
+use crate::http::{self, Closes, StaticPage};
 use crate::hub::{Hub, HubOptions};
 use crate::pg::doorbell::{self, Bell};
 use crate::pg::write::Writer;
@@ -111,6 +111,7 @@ pub struct Gateway {
     core: Core,
     address: SocketAddr,
     server: ServerHandle,
+    closes: Arc<Closes>,
     drain: Duration,
 }
 
@@ -124,6 +125,7 @@ impl Gateway {
         let listener = TcpListener::bind(&settings.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let core = Core::start(settings)?;
+        let closes = Arc::new(Closes::default());
         let app = http::App {
             hub: core.hub.clone(),
             reads: core.reads.clone(),
@@ -131,6 +133,7 @@ impl Gateway {
             writer: core.writer.clone(),
             status: core.status.clone(),
             bell: core.bell.clone(),
+            closes: closes.clone(),
             stopping: core.tasks.stopping().clone(),
             started: Instant::now(),
         };
@@ -140,7 +143,7 @@ impl Gateway {
         core.tasks.spawn_to_end("http server", async move {
             let _ = server.await;
         });
-        Ok(Gateway { core, address, server: handle, drain: settings.drain })
+        Ok(Gateway { core, address, server: handle, closes, drain: settings.drain })
     }
 
     /// Where it listens.
@@ -153,6 +156,12 @@ impl Gateway {
     #[must_use]
     pub fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// Why connections ended.
+    #[must_use]
+    pub fn closes(&self) -> &Closes {
+        &self.closes
     }
 
     /// Waits until it cannot go on; returns why.

@@ -5,6 +5,7 @@
 mod asked;
 mod batch;
 mod body;
+mod closes;
 mod etag;
 mod fault;
 mod openapi;
@@ -22,6 +23,7 @@ mod target;
 mod wishes;
 mod write;
 
+pub use closes::Closes;
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use stream::POSITION;
@@ -73,6 +75,7 @@ pub struct App {
     pub(crate) writer: Writer,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
+    pub(crate) closes: Arc<Closes>,
     pub(crate) stopping: CancellationToken,
     pub(crate) started: Instant,
 }

@@ -3,12 +3,15 @@
 //! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>. Invariant: only whole events leave, and
 //! the body is asked for more only when the socket took the last.
 
+use super::{App, Closes};
 use crate::session::{Event, Session};
+use crate::wire::CloseReason;
 use actix_web::HttpResponse;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 const CHUNK: usize = 64 * 1024;
 
 /// Between these a client that lost the connection waits, so that not all come back at one moment.
-const RETRY_MS: std::ops::Range<u32> = 500..2500;
+pub(super) const RETRY_MS: std::ops::Range<u32> = 500..2500;
 
 /// A response with the stream headers.
 #[must_use]
@@ -38,26 +41,34 @@ fn retry() -> String {
 /// A stream that only says good-bye: what an EventSource needs to come back, as it gives up for good on any status
 /// but 200.
 #[must_use]
-pub(super) fn farewell(reason: &str) -> HttpResponse {
+pub(super) fn farewell(app: &App, reason: CloseReason) -> HttpResponse {
+    app.closes.count(reason);
     let text = format!("{}{}", retry(), bye(reason));
     response(stream::iter([Ok(Bytes::from(text))]))
 }
 
-fn bye(reason: &str) -> String {
-    let retry_ms = rand::random_range(RETRY_MS);
-    format!("event: bye\ndata: {{\"type\":\"bye\",\"reason\":\"{reason}\",\"retry_ms\":{retry_ms}}}\n\n")
+fn bye(reason: CloseReason) -> String {
+    format!("event: bye\ndata: {}\n\n", reason.bye(rand::random_range(RETRY_MS)))
 }
 
 struct Body {
     session: Session,
     queued: VecDeque<Event>,
     stop: CancellationToken,
-    over: bool,
+    closes: Arc<Closes>,
+    over: Option<CloseReason>,
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.closes.count(self.over.unwrap_or(CloseReason::Left));
+    }
 }
 
 /// The session's events until it ends or the gateway stops.
-pub(super) fn body(session: Session, stop: CancellationToken) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    let body = Body { session, queued: VecDeque::new(), stop, over: false };
+pub(super) fn body(session: Session, app: &App) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+    let (stop, closes) = (app.stopping.clone(), app.closes.clone());
+    let body = Body { session, queued: VecDeque::new(), stop, closes, over: None };
     let first = stream::once(std::future::ready(Ok(Bytes::from(retry()))));
     futures_util::StreamExt::chain(
         first,
@@ -70,23 +81,23 @@ pub(super) fn body(session: Session, stop: CancellationToken) -> impl Stream<Ite
 
 impl Body {
     async fn next(&mut self) -> Option<Bytes> {
-        if self.over {
+        if self.over.is_some() {
             return None;
         }
         if self.queued.is_empty() {
             let events = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Some(self.end("shutting-down")),
+                () = self.stop.cancelled() => return Some(self.end(CloseReason::ShuttingDown)),
                 events = self.session.next() => events,
             };
-            let Some(events) = events else { return Some(self.end("no-subscription-left")) };
+            let Some(events) = events else { return Some(self.end(CloseReason::NoSubscriptionLeft)) };
             self.queued.extend(events);
         }
         Some(self.chunk())
     }
 
-    fn end(&mut self, reason: &str) -> Bytes {
-        self.over = true;
+    fn end(&mut self, reason: CloseReason) -> Bytes {
+        self.over = Some(reason);
         bye(reason).into()
     }
 

@@ -7,6 +7,7 @@ use super::sse::{self, READY_WAIT};
 use super::{App, Problem};
 use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
+use crate::wire::CloseReason;
 use actix_web::http::header::{ACCEPT, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -61,25 +62,27 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         None => params.since.unwrap_or(Start::Snapshot),
     };
     if app.stopping.is_cancelled() {
-        return Ok(sse::farewell("shutting-down"));
+        return Ok(sse::farewell(&app, CloseReason::ShuttingDown));
     }
     if !ready(&app).await {
-        return Ok(sse::farewell("not-ready"));
+        return Ok(sse::farewell(&app, CloseReason::NotReady));
     }
     match check(&app, &params.requests) {
         // passes; an EventSource that got it as a status would never come back
-        Err(problem) if problem.status() == 503 => return Ok(sse::farewell(problem.code())),
+        Err(problem) if problem.status() == 503 => {
+            return Ok(sse::farewell(&app, CloseReason::of_problem(problem.code())));
+        }
         checked => checked?,
     }
     let mut session = match Session::open(app.hub.clone(), Access::Public, params.requests, begin).await {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
-            return Ok(sse::farewell(error.code));
+            return Ok(sse::farewell(&app, CloseReason::of_problem(error.code)));
         }
     };
     session.greet();
-    Ok(sse::response(sse::body(session, app.stopping.clone())))
+    Ok(sse::response(sse::body(session, &app)))
 }
 
 /// `GET /v1/changes`.
