@@ -74,15 +74,21 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         }
         checked => checked?,
     }
-    let mut session = match Session::open(app.hub.clone(), Access::Public, params.requests, begin).await {
+    let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
+    events(&app, requests).await
+}
+
+/// The stream of these subscriptions, which were looked at before.
+async fn events(app: &App, requests: Vec<(Request, Start)>) -> Result<HttpResponse, Problem> {
+    let mut session = match Session::open(app.hub.clone(), Access::Public, requests).await {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
-            return Ok(sse::farewell(&app, CloseReason::of_problem(error.code)));
+            return Ok(sse::farewell(app, CloseReason::of_problem(error.code)));
         }
     };
     session.greet();
-    Ok(sse::response(sse::body(session, &app)))
+    Ok(sse::response(sse::body(session, app)))
 }
 
 /// `GET /v1/changes`.
@@ -97,7 +103,8 @@ pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result
     }
     check(&app, &params.requests)?;
     let begin = params.since.unwrap_or(Start::Snapshot);
-    let mut session = Session::open(app.hub.clone(), Access::Public, params.requests, begin).await?;
+    let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
+    let mut session = Session::open(app.hub.clone(), Access::Public, requests).await?;
     if session.is_expired() {
         return Err(Problem::new(
             410,
