@@ -5,7 +5,7 @@
 
 use super::{App, Closes};
 use crate::session::{Event, Session};
-use crate::wire::{CloseReason, message};
+use crate::wire::CloseReason;
 use actix_web::HttpResponse;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
@@ -119,16 +119,19 @@ impl Body {
                     out.put_slice(&message.sse(&sub));
                 }
                 Event::Cursor { position, lag } => {
-                    if let Some(position) = position {
-                        out.put_slice(format!("id: {position}\n").as_bytes());
-                    }
-                    let data = message::cursor(position, lag);
-                    out.put_slice(format!("event: cursor\ndata: {data}\n\n").as_bytes());
+                    let lag = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
+                    out.put_slice(cursor(position.map(|p| p.to_string()), lag).as_bytes());
                 }
             }
         }
         out.freeze()
     }
+}
+
+fn cursor(position: Option<String>, lag_ms: u64) -> String {
+    let id = position.as_ref().map(|p| format!("id: {p}\n")).unwrap_or_default();
+    let data = serde_json::json!({ "type": "cursor", "position": position, "lag_ms": lag_ms });
+    format!("{id}event: cursor\ndata: {data}\n\n")
 }
 
 /// How long a stream that comes before the gateway is ready is held.

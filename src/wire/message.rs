@@ -50,7 +50,6 @@ pub struct Message {
     event: Bytes,
     /// Where the event goes on after an `id:` line of its own.
     body_at: usize,
-    json_at: usize,
     tail_at: usize,
 }
 
@@ -72,11 +71,11 @@ impl Message {
             event.put_slice(format!("id: {at}{ANEW}\n").as_bytes());
         }
         let body_at = event.len();
-        let json_at = put_event_head(&mut event, kind, FIRST_SUB);
+        put_event_head(&mut event, kind, FIRST_SUB);
         let tail_at = event.len();
         event.put_slice(tail);
         event.put_slice(EVENT_END);
-        Message { kind, last, event: event.freeze(), body_at, json_at, tail_at }
+        Message { kind, last, event: event.freeze(), body_at, tail_at }
     }
 
     /// What it says.
@@ -111,17 +110,6 @@ impl Message {
         out.freeze()
     }
 
-    /// The JSON object. Shares the bytes when the label is [`FIRST_SUB`].
-    #[must_use]
-    pub fn json(&self, sub: &str) -> Bytes {
-        if sub == FIRST_SUB {
-            return self.event.slice(self.json_at..self.event.len() - EVENT_END.len());
-        }
-        let mut out = BytesMut::with_capacity(self.event.len() + sub.len());
-        self.write_json(sub, &mut out);
-        out.freeze()
-    }
-
     /// Appends the JSON object.
     pub fn write_json(&self, sub: &str, out: &mut BytesMut) {
         put_json_head(out, self.kind, sub);
@@ -129,8 +117,7 @@ impl Message {
     }
 }
 
-/// Appends the beginning of an event; returns where its JSON begins.
-fn put_event_head(out: &mut BytesMut, kind: Kind, sub: &str) -> usize {
+fn put_event_head(out: &mut BytesMut, kind: Kind, sub: &str) {
     // data comes unnamed, so that `onmessage` alone receives it; the rest is for who asks by name
     if matches!(kind, Kind::Reset | Kind::Problem) {
         out.put_slice(b"event: ");
@@ -138,9 +125,7 @@ fn put_event_head(out: &mut BytesMut, kind: Kind, sub: &str) -> usize {
         out.put_slice(b"\n");
     }
     out.put_slice(b"data: ");
-    let json_at = out.len();
     put_json_head(out, kind, sub);
-    json_at
 }
 
 fn put_json_head(out: &mut BytesMut, kind: Kind, sub: &str) {
@@ -206,13 +191,6 @@ pub fn snapshot<'a>(table: &str, position: Position, rows: impl Iterator<Item = 
 #[must_use]
 pub fn reset(table: &str, reason: &str, at: Option<Position>) -> Arc<[Message]> {
     control(Kind::Reset, at, serde_json::json!({ "table": table, "reason": reason }))
-}
-
-/// The `cursor` object: nothing happened that matters, and the resume point moved.
-#[must_use]
-pub fn cursor(position: Option<Position>, lag: std::time::Duration) -> String {
-    let lag_ms = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
-    serde_json::json!({ "type": "cursor", "position": position.map(|p| p.to_string()), "lag_ms": lag_ms }).to_string()
 }
 
 /// Encodes a `problem` (RFC 9457 members beside `sub`).
@@ -293,9 +271,6 @@ mod tests {
     fn json(message: &Message, sub: &str) -> Value {
         let mut out = BytesMut::new();
         message.write_json(sub, &mut out);
-        assert_eq!(message.json(sub), out, "shared or not, the same object");
-        let shared: Value = serde_json::from_slice(&message.json(FIRST_SUB)).unwrap();
-        assert_eq!(shared["sub"], FIRST_SUB);
         serde_json::from_slice(&out).unwrap()
     }
 
