@@ -136,6 +136,7 @@ impl Gateway {
             closes: closes.clone(),
             stopping: core.tasks.stopping().clone(),
             started: Instant::now(),
+            write_timeout: settings.write_timeout,
         };
         let server = http::serve(listener, app, pages, settings.workers, settings.drain).map_err(listen)?;
         let handle = server.handle();

@@ -42,6 +42,8 @@ pub struct Settings {
     pub read_max_rows: usize,
     /// How long shutdown waits for answers to end.
     pub drain: Duration,
+    /// How long a stream's client may take nothing before its connection is closed.
+    pub write_timeout: Duration,
 }
 
 impl Settings {
@@ -64,6 +66,8 @@ impl Settings {
             cache_bytes: 64 << 20,
             read_max_rows: 1000,
             drain: Duration::from_secs(10),
+            // longer than a tunnel or a change of network takes; a client that sleeps longer resumes when it wakes
+            write_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -134,6 +138,9 @@ pub struct ServeArgs {
     /// Seconds that shutdown waits for answers to end [default: 10]
     #[arg(long, env = "ROWCAST_DRAIN_SECONDS", value_name = "S")]
     pub drain_seconds: Option<u64>,
+    /// Seconds that the client of a stream may take nothing before its connection is closed [default: 20]
+    #[arg(long, env = "ROWCAST_WRITE_TIMEOUT_SECONDS", value_name = "S")]
+    pub write_timeout_seconds: Option<u64>,
 }
 
 /// The file. Every key is optional.
@@ -155,6 +162,7 @@ struct File {
     cache_bytes: Option<u64>,
     read_max_rows: Option<usize>,
     drain_seconds: Option<u64>,
+    write_timeout_seconds: Option<u64>,
 }
 
 /// Settings that cannot be used.
@@ -222,6 +230,7 @@ impl ServeArgs {
             cache_bytes: self.cache_bytes.or(file.cache_bytes).unwrap_or(default.cache_bytes),
             read_max_rows: pick(self.read_max_rows, file.read_max_rows, default.read_max_rows),
             drain: seconds(self.drain_seconds, file.drain_seconds, default.drain),
+            write_timeout: seconds(self.write_timeout_seconds, file.write_timeout_seconds, default.write_timeout),
             database_url: default.database_url,
         }
         .checked()
@@ -231,7 +240,7 @@ impl ServeArgs {
 impl Settings {
     fn checked(self) -> Result<Settings, ConfigError> {
         let ms = Duration::from_millis;
-        let rules: [(&'static str, bool, &'static str); 8] = [
+        let rules: [(&'static str, bool, &'static str); 9] = [
             ("pool_size", self.pool_size >= 2, "at least 2: one for a snapshot, one for everything else"),
             ("workers", self.workers >= 1, "at least 1"),
             ("tick_interval_ms", (ms(1)..=ms(1000)).contains(&self.tick_interval), "1 to 1000"),
@@ -243,6 +252,7 @@ impl Settings {
                 "at least 1 and below `pool_size`",
             ),
             ("read_max_rows", (1..=100_000).contains(&self.read_max_rows), "1 to 100000"),
+            ("write_timeout_seconds", (1..=3600).contains(&self.write_timeout.as_secs()), "1 to 3600"),
             ("batch_bytes", self.batch_bytes >= 1 << 20, "at least 1048576"),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {

@@ -3,6 +3,7 @@
 //! Must not know: who reads it. Invariant: every stream and every WebSocket that was opened is counted once, when it ends.
 
 use crate::wire::CloseReason;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts by reason.
@@ -15,7 +16,32 @@ impl Default for Closes {
     }
 }
 
+/// A connection that is open, counted when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    closes: Arc<Closes>,
+    reason: CloseReason,
+}
+
+impl Counted {
+    /// The reason is known.
+    pub(crate) fn because(&mut self, reason: CloseReason) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.closes.count(self.reason);
+    }
+}
+
 impl Closes {
+    /// A connection that was opened; `otherwise` is why it ended if nobody says.
+    pub(crate) fn open(self: &Arc<Closes>, otherwise: CloseReason) -> Counted {
+        Counted { closes: self.clone(), reason: otherwise }
+    }
+
     /// Counts one.
     pub(crate) fn count(&self, reason: CloseReason) {
         // a number of its own, that nothing else is concluded from

@@ -8,8 +8,10 @@ mod body;
 mod closes;
 mod etag;
 mod fault;
+mod feed;
 mod openapi;
 mod ops;
+mod outlet;
 mod params;
 mod problem;
 mod read_params;
@@ -78,6 +80,7 @@ pub struct App {
     pub(crate) closes: Arc<Closes>,
     pub(crate) stopping: CancellationToken,
     pub(crate) started: Instant,
+    pub(crate) write_timeout: Duration,
 }
 
 /// Starts serving on `listener`.
@@ -96,6 +99,9 @@ pub fn serve(
         let mut app = ActixApp::new()
             .app_data(app.clone())
             .wrap_fn(|request, service| {
+                if let Some(spare) = request.conn_data::<outlet::Spare>() {
+                    spare.count();
+                }
                 let answer = match oversized(&request) {
                     None => Ok(service.call(request)),
                     Some(problem) => Err(problem),
@@ -118,6 +124,11 @@ pub fn serve(
             app = app.service(routes::get(page.path, serve));
         }
         app.default_service(web::to(|| async { Problem::not_found().error_response() }))
+    })
+    .on_connect(|connection, extensions| {
+        if let Some(spare) = outlet::Spare::keep(connection) {
+            extensions.insert(spare);
+        }
     })
     // our own handling decides when to drain
     .disable_signals()

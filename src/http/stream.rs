@@ -2,12 +2,14 @@
 //!
 //! Invariant: both answer from the same session, so they say the same.
 
+use super::feed::Feed;
+use super::outlet::Outlet;
 use super::params::{StreamParams, start};
 use super::sse::{self, READY_WAIT};
 use super::{App, Problem};
 use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
-use crate::wire::CloseReason;
+use crate::wire::{CloseReason, Format};
 use actix_web::http::header::{ACCEPT, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -75,11 +77,11 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         checked => checked?,
     }
     let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
-    events(&app, requests).await
+    events(request, &app, requests).await
 }
 
 /// The stream of these subscriptions, which were looked at before.
-async fn events(app: &App, requests: Vec<(Request, Start)>) -> Result<HttpResponse, Problem> {
+async fn events(request: HttpRequest, app: &App, requests: Vec<(Request, Start)>) -> Result<HttpResponse, Problem> {
     let mut session = match Session::open(app.hub.clone(), Access::Public, requests).await {
         Ok(session) => session,
         Err(error) => {
@@ -88,7 +90,15 @@ async fn events(app: &App, requests: Vec<(Request, Start)>) -> Result<HttpRespon
         }
     };
     session.greet();
-    Ok(sse::response(sse::body(session, app)))
+    let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
+        return Ok(sse::farewell(app, CloseReason::Pipelined));
+    };
+    // the framework must not hold the request's buffers for hours
+    drop(request);
+    let counted = app.closes.open(CloseReason::Left);
+    Feed { session, outlet, format: Format::Sse, stop: app.stopping.clone(), counted }.run(sse::head()).await;
+    // the answer was given; this one finds the connection shut, and makes the framework let go of it
+    Ok(HttpResponse::Ok().finish())
 }
 
 /// `GET /v1/changes`.

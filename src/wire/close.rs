@@ -23,6 +23,8 @@ pub enum CloseReason {
     SnapshotTooBusy,
     /// Every subscription of a stream ended.
     NoSubscriptionLeft,
+    /// An earlier answer of the connection is still unread.
+    Pipelined,
     /// The gateway wants the connection made anew.
     Resume,
     /// The token's time is over.
@@ -72,7 +74,7 @@ pub enum Then {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [CloseReason; 25] = [
+    pub const ALL: [CloseReason; 26] = [
         CloseReason::ShuttingDown,
         CloseReason::NotReady,
         CloseReason::Overloaded,
@@ -81,6 +83,7 @@ impl CloseReason {
         CloseReason::SnapshotTooLarge,
         CloseReason::SnapshotTooBusy,
         CloseReason::NoSubscriptionLeft,
+        CloseReason::Pipelined,
         CloseReason::Resume,
         CloseReason::TokenExpired,
         CloseReason::TooSlow,
@@ -124,6 +127,9 @@ impl CloseReason {
             CloseReason::NoSubscriptionLeft => {
                 ("no-subscription-left", None, ComeBack, "every subscription ended with a `problem`")
             }
+            CloseReason::Pipelined => {
+                ("pipelined", None, ComeBack, "an earlier answer of the connection was still unread: send one request after the other")
+            }
             CloseReason::Resume => {
                 ("resume", Some(4000), ComeBack, "the gateway cannot go on with this connection; positions stay good")
             }
@@ -141,9 +147,9 @@ impl CloseReason {
             CloseReason::NotUtf8 => ("not-utf8", Some(1007), StayAway, "text that is not UTF-8"),
             CloseReason::TooBig => ("too-big", Some(1009), StayAway, "a message of more than 64 KiB"),
             CloseReason::BadMessage => {
-                ("bad-message", Some(4400), StayAway, "a message that is not understood, or before or beside `init`")
+                ("bad-message", Some(4400), StayAway, "a message that is not understood, or a second `init`")
             }
-            CloseReason::BadToken => ("bad-token", Some(4401), StayAway, "a token that is not accepted"),
+            CloseReason::BadToken => ("bad-token", Some(4401), StayAway, "a token that is not accepted, or another message before `init`"),
             CloseReason::Forbidden => (
                 "forbidden",
                 Some(4403),
@@ -206,12 +212,6 @@ impl CloseReason {
         found.unwrap_or(CloseReason::Unavailable)
     }
 
-    /// The `bye` message.
-    #[must_use]
-    pub fn bye(self, retry_ms: u32) -> String {
-        format!("{{\"type\":\"bye\",\"reason\":\"{}\",\"retry_ms\":{retry_ms}}}", self.label())
-    }
-
     /// The documentation's row.
     #[must_use]
     pub fn documentation(self) -> String {
@@ -264,6 +264,5 @@ mod tests {
     fn a_problem_that_ends_a_stream_is_said_by_its_own_name() {
         assert_eq!(CloseReason::of_problem("snapshot-too-busy"), CloseReason::SnapshotTooBusy);
         assert_eq!(CloseReason::of_problem("something-else"), CloseReason::Unavailable);
-        assert_eq!(CloseReason::Unavailable.bye(7), r#"{"type":"bye","reason":"unavailable","retry_ms":7}"#);
     }
 }

@@ -14,6 +14,7 @@ mod bad_input;
 mod browser;
 mod commands;
 mod demo;
+mod fan_connection;
 mod filter_oracle;
 mod flow;
 mod install;
