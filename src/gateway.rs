@@ -4,7 +4,7 @@
 
 use crate::cache::{History, ReadOptions, Reads};
 use crate::config::Settings;
-use crate::http::{self, StaticPage, StreamLimits, Streams};
+use crate::http::{self, Closes, StaticPage, StreamLimits, Streams};
 use crate::hub::{Hub, HubOptions};
 use crate::pg::doorbell::{self, Bell};
 use crate::pg::write::Writer;
@@ -121,6 +121,7 @@ pub struct Gateway {
     server: ServerHandle,
     streams: Arc<Streams>,
     draining: CancellationToken,
+    closes: Arc<Closes>,
     drain: Duration,
 }
 
@@ -136,9 +137,10 @@ impl Gateway {
         let address = listener.local_addr().map_err(listen)?;
         let core = Core::start(settings)?;
         let limits = StreamLimits { per_address: settings.max_streams_per_address, max_age: settings.max_stream_age };
-        let streams = Streams::new(limits, core.tasks.stopping().clone());
         let draining = core.tasks.stopping().child_token();
+        let streams = Streams::new(limits, draining.clone(), core.tasks.stopping().clone());
         core.tasks.spawn("stream rotation", streams.clone().rotate());
+        let closes = Arc::new(Closes::default());
         let app = http::App {
             hub: core.hub.clone(),
             reads: core.reads.clone(),
@@ -146,6 +148,7 @@ impl Gateway {
             writer: core.writer.clone(),
             status: core.status.clone(),
             bell: core.bell.clone(),
+            closes: closes.clone(),
             stopping: draining.clone(),
             streams: streams.clone(),
             started: Instant::now(),
@@ -158,7 +161,7 @@ impl Gateway {
         core.tasks.spawn_to_end("http server", async move {
             let _ = server.await;
         });
-        Ok(Gateway { core, address, server: handle, streams, draining, drain: settings.drain })
+        Ok(Gateway { core, address, server: handle, closes, streams, draining, drain: settings.drain })
     }
 
     /// Where it listens.
@@ -171,6 +174,12 @@ impl Gateway {
     #[must_use]
     pub fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// Why connections ended.
+    #[must_use]
+    pub fn closes(&self) -> &Closes {
+        &self.closes
     }
 
     /// Waits until it cannot go on; returns why.

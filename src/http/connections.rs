@@ -3,10 +3,11 @@
 //! Must not know: what is asked. Invariant: every connection is counted from its first moment to its last; one above the
 //! limit is told so and closed, and takes nothing but that answer.
 
-use super::{Problem, sse};
+use super::{App, Problem, sse};
+use crate::wire::CloseReason;
 use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{ACCEPT, HeaderMap};
-use actix_web::{HttpResponse, ResponseError};
+use actix_web::{HttpResponse, ResponseError, web};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -53,7 +54,7 @@ pub(super) fn refusal(request: &ServiceRequest) -> Option<HttpResponse> {
     }
     let mut answer = if wants_events(request.headers()) {
         // as a status it would never come back
-        sse::farewell("overloaded")
+        sse::farewell(request.app_data::<web::Data<App>>()?, CloseReason::Overloaded)
     } else {
         let detail = format!(
             "all {} connections of this gateway are taken: come back after `Retry-After`, or raise `max_connections`",

@@ -3,14 +3,15 @@
 //! Must not know: what transports say before the first frame. Invariants: only whole frames leave, in the order the session
 //! told them; more is taken from the session only when the socket took the last.
 
+use super::closes::Counted;
 use super::outlet::{Cut, Outlet};
+use super::streams::Stay;
 use crate::session::{Event, Session};
-use crate::wire::Format;
+use crate::wire::{CloseReason, Format};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 /// Bytes gathered into one write.
 const CHUNK: usize = 64 * 1024;
@@ -29,14 +30,16 @@ pub(super) struct Feed {
     pub outlet: Outlet,
     /// How.
     pub format: Format,
-    /// Cancelled when the gateway stops.
-    pub stop: CancellationToken,
+    /// When it is to end.
+    pub stay: Stay,
+    /// Counts its end.
+    pub counted: Counted,
 }
 
 /// Why a feed ended.
 enum End {
     /// As planned: the client is told.
-    Planned(&'static str),
+    Planned(CloseReason),
     /// It cannot be told anything.
     Cut(Cut),
 }
@@ -56,8 +59,12 @@ impl Feed {
             Err(end) => end,
         };
         match end {
-            End::Planned(reason) => self.say_bye(reason).await,
+            End::Planned(reason) => {
+                self.counted.because(reason);
+                self.say_bye(reason).await;
+            }
             End::Cut(cut) => {
+                self.counted.because(cut.into());
                 tracing::debug!(?cut, "a stream was cut");
                 self.outlet.abandon();
             }
@@ -69,10 +76,10 @@ impl Feed {
         loop {
             let events = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Err(End::Planned("shutting-down")),
+                () = self.stay.end.cancelled() => return Err(End::Planned(self.stay.why())),
                 events = self.session.next() => events,
             };
-            let events = events.ok_or(End::Planned("no-subscription-left"))?;
+            let events = events.ok_or(End::Planned(CloseReason::NoSubscriptionLeft))?;
             self.tell(events.into()).await?;
         }
     }
@@ -100,8 +107,8 @@ impl Feed {
                 // an `id:` line may stand before it: nothing may come between
                 self.write(large).await?;
             }
-            if self.stop.is_cancelled() {
-                return Err(End::Planned("shutting-down"));
+            if self.stay.end.is_cancelled() {
+                return Err(End::Planned(self.stay.why()));
             }
         }
         Ok(())
@@ -112,12 +119,12 @@ impl Feed {
         tokio::select! {
             biased;
             written = self.outlet.write_all(&mut bytes) => return written,
-            () = self.stop.cancelled() => {}
+            () = self.stay.end.cancelled() => {}
         }
         timeout(FAREWELL, self.outlet.write_all(&mut bytes)).await.unwrap_or(Err(Cut::Slow))
     }
 
-    async fn say_bye(mut self, reason: &str) {
+    async fn say_bye(mut self, reason: CloseReason) {
         let mut out = BytesMut::new();
         self.format.bye(reason, rand::random_range(RETRY_MS), &mut out);
         match timeout(FAREWELL, self.outlet.write_all(&mut out.freeze())).await {

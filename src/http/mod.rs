@@ -5,6 +5,7 @@
 mod asked;
 mod batch;
 mod body;
+mod closes;
 mod connections;
 mod etag;
 mod fault;
@@ -27,6 +28,7 @@ mod target;
 mod wishes;
 mod write;
 
+pub use closes::Closes;
 pub use listen::listen;
 pub use openapi::openapi;
 pub use problem::Problem;
@@ -80,6 +82,7 @@ pub struct App {
     pub(crate) writer: Writer,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
+    pub(crate) closes: Arc<Closes>,
     /// Cancelled when no new streams are taken, and those there are end one after the other.
     pub(crate) stopping: CancellationToken,
     pub(crate) streams: Arc<Streams>,

@@ -12,6 +12,7 @@
 //! anyway, its frames are the same bytes for everybody, and whether it was whole is said by `bye`, which a client needs
 //! with chunks as well, as it must tell a planned end from a proxy's. HTTP/1.0 clients are served alike.
 
+use crate::wire::CloseReason;
 use actix_web::HttpRequest;
 use actix_web::http::Version;
 use actix_web::http::header::EXPECT;
@@ -83,6 +84,15 @@ pub(super) enum Cut {
     Slow,
     /// The connection is broken.
     Gone,
+}
+
+impl From<Cut> for CloseReason {
+    fn from(cut: Cut) -> CloseReason {
+        match cut {
+            Cut::Slow => CloseReason::TooSlow,
+            Cut::Gone => CloseReason::Lost,
+        }
+    }
 }
 
 /// See the module.

@@ -30,7 +30,7 @@ pub(super) struct StreamParams {
     pub wait: Option<Duration>,
 }
 
-fn malformed(detail: impl Into<String>) -> Problem {
+pub(super) fn malformed(detail: impl Into<String>) -> Problem {
     Problem::new(400, "malformed-request", detail)
 }
 
@@ -96,7 +96,7 @@ fn sub(text: &str) -> Result<Request, Problem> {
     one(label, Some(table), pairs)
 }
 
-fn one(label: &str, table: Option<&str>, pairs: Vec<(String, String)>) -> Result<Request, Problem> {
+pub(super) fn one(label: &str, table: Option<&str>, pairs: Vec<(String, String)>) -> Result<Request, Problem> {
     if label.is_empty() || label.len() > MAX_LABEL || label.chars().any(char::is_control) {
         return Err(malformed(format!("the id of a subscription has 1 to {MAX_LABEL} printable characters")));
     }

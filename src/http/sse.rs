@@ -3,8 +3,9 @@
 //! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>. Invariant: the headers are the same whoever
 //! writes them, we or the framework.
 
+use super::App;
 use super::feed::RETRY_MS;
-use crate::wire::Format;
+use crate::wire::{CloseReason, Format};
 use actix_web::HttpResponse;
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
@@ -37,7 +38,8 @@ fn retry() -> String {
 /// A stream that only says good-bye: what an EventSource needs to come back, as it gives up for good on any status
 /// but 200.
 #[must_use]
-pub(super) fn farewell(reason: &str) -> HttpResponse {
+pub(super) fn farewell(app: &App, reason: CloseReason) -> HttpResponse {
+    app.closes.count(reason);
     let mut text = BytesMut::from(retry().as_bytes());
     Format::Sse.bye(reason, rand::random_range(RETRY_MS), &mut text);
     let mut answer = HttpResponse::Ok();

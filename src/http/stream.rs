@@ -10,7 +10,7 @@ use super::sse::{self, READY_WAIT};
 use super::{App, Problem};
 use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
-use crate::wire::Format;
+use crate::wire::{CloseReason, Format};
 use actix_web::http::header::{ACCEPT, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -65,33 +65,44 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         None => params.since.unwrap_or(Start::Snapshot),
     };
     if app.stopping.is_cancelled() {
-        return Ok(sse::farewell("shutting-down"));
+        return Ok(sse::farewell(&app, CloseReason::ShuttingDown));
     }
     if !ready(&app).await {
-        return Ok(sse::farewell("not-ready"));
+        return Ok(sse::farewell(&app, CloseReason::NotReady));
     }
-    let Some(stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip())) else {
-        return if wants_events(request.headers()) { Ok(sse::farewell("overloaded")) } else { Err(too_many_streams()) };
-    };
     match check(&app, &params.requests) {
         // passes; an EventSource that got it as a status would never come back
-        Err(problem) if problem.status() == 503 => return Ok(sse::farewell(problem.code())),
+        Err(problem) if problem.status() == 503 => {
+            return Ok(sse::farewell(&app, CloseReason::of_problem(problem.code())));
+        }
         checked => checked?,
     }
-    let mut session = match Session::open(app.hub.clone(), Access::Public, params.requests, begin).await {
+    let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
+    events(request, &app, requests).await
+}
+
+/// The stream of these subscriptions, which were looked at before.
+async fn events(request: HttpRequest, app: &App, requests: Vec<(Request, Start)>) -> Result<HttpResponse, Problem> {
+    let Some(stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip())) else {
+        // as a status an EventSource would never come back
+        let in_band = wants_events(request.headers());
+        return if in_band { Ok(sse::farewell(app, CloseReason::Overloaded)) } else { Err(too_many_streams()) };
+    };
+    let mut session = match Session::open(app.hub.clone(), Access::Public, requests).await {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
-            return Ok(sse::farewell(error.code));
+            return Ok(sse::farewell(app, CloseReason::of_problem(error.code)));
         }
     };
     session.greet();
     let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
-        return Ok(sse::farewell("pipelined"));
+        return Ok(sse::farewell(app, CloseReason::Pipelined));
     };
     // the framework must not hold the request's buffers for hours
     drop(request);
-    Feed { session, outlet, format: Format::Sse, stop: stay.end.clone() }.run(sse::head()).await;
+    let counted = app.closes.open(CloseReason::Left);
+    Feed { session, outlet, format: Format::Sse, stay, counted }.run(sse::head()).await;
     // the answer was given; this one finds the connection shut, and makes the framework let go of it
     Ok(HttpResponse::Ok().finish())
 }
@@ -113,7 +124,8 @@ pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result
     }
     check(&app, &params.requests)?;
     let begin = params.since.unwrap_or(Start::Snapshot);
-    let mut session = Session::open(app.hub.clone(), Access::Public, params.requests, begin).await?;
+    let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
+    let mut session = Session::open(app.hub.clone(), Access::Public, requests).await?;
     if session.is_expired() {
         return Err(Problem::new(
             410,

@@ -3,6 +3,7 @@
 //! Must not know: what they tell, their transport. Invariants: a stream is counted from its beginning to its end; ends
 //! that we choose (a drain, old age) are spread, so that the clients do not come back at one moment.
 
+use crate::wire::CloseReason;
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -30,6 +31,8 @@ pub struct StreamLimits {
 #[derive(Debug)]
 pub struct Streams {
     limits: StreamLimits,
+    /// Cancelled when the gateway begins to stop.
+    stopping: CancellationToken,
     /// Cancelled when everything stops.
     stop: CancellationToken,
     /// Short: an entry more or less, or a look at all of them once a second.
@@ -59,6 +62,13 @@ pub(crate) struct Stay {
     pub(crate) end: CancellationToken,
 }
 
+impl Stay {
+    /// Why it is to end.
+    pub(crate) fn why(&self) -> CloseReason {
+        if self.streams.stopping.is_cancelled() { CloseReason::ShuttingDown } else { CloseReason::Resume }
+    }
+}
+
 impl Drop for Stay {
     fn drop(&mut self) {
         let mut open = self.streams.lock();
@@ -76,8 +86,8 @@ impl Drop for Stay {
 impl Streams {
     /// None open.
     #[must_use]
-    pub fn new(limits: StreamLimits, stop: CancellationToken) -> Arc<Streams> {
-        Arc::new(Streams { limits, stop, open: Mutex::default() })
+    pub fn new(limits: StreamLimits, stopping: CancellationToken, stop: CancellationToken) -> Arc<Streams> {
+        Arc::new(Streams { limits, stopping, stop, open: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -155,7 +165,7 @@ mod tests {
     use super::*;
 
     fn streams(per_address: usize, max_age: Duration) -> Arc<Streams> {
-        Streams::new(StreamLimits { per_address, max_age }, CancellationToken::new())
+        Streams::new(StreamLimits { per_address, max_age }, CancellationToken::new(), CancellationToken::new())
     }
 
     #[test]

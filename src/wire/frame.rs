@@ -5,7 +5,7 @@
 //!
 //! Sources: <https://html.spec.whatwg.org/multipage/server-sent-events.html>, RFC 6455 section 5.2.
 
-use super::Message;
+use super::{CloseReason, Message};
 use crate::change::Position;
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -63,13 +63,37 @@ impl Format {
     }
 
     /// Appends the announcement of a planned end; the client should come back after `retry_ms`.
-    pub fn bye(self, reason: &str, retry_ms: u32, out: &mut BytesMut) {
-        let json = format!("{{\"type\":\"bye\",\"reason\":\"{reason}\",\"retry_ms\":{retry_ms}}}");
+    pub fn bye(self, reason: CloseReason, retry_ms: u32, out: &mut BytesMut) {
+        let json = format!("{{\"type\":\"bye\",\"reason\":\"{}\",\"retry_ms\":{retry_ms}}}", reason.label());
         match self {
             Format::Sse => out.put_slice(format!("event: bye\ndata: {json}\n\n").as_bytes()),
             Format::WebSocket => text(out, |out| out.put_slice(json.as_bytes())),
         }
     }
+}
+
+/// Appends one text frame of a WebSocket.
+pub fn text_frame(json: &str, out: &mut BytesMut) {
+    text(out, |out| out.put_slice(json.as_bytes()));
+}
+
+/// What a control frame of a WebSocket does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Ends the connection.
+    Close = 8,
+    /// Asks for a pong.
+    Ping = 9,
+    /// Answers a ping with its payload.
+    Pong = 10,
+}
+
+/// Appends a control frame; what is above 125 bytes of its payload is left out (RFC 6455, 5.5).
+pub fn control_frame(control: Control, payload: &[u8], out: &mut BytesMut) {
+    let payload = &payload[..payload.len().min(125)];
+    out.put_u8(0x80 | control as u8);
+    out.put_u8(u8::try_from(payload.len()).unwrap_or_default());
+    out.put_slice(payload);
 }
 
 /// Appends one text frame around what `payload` appends. The head comes before a length that is known only after: the longest
@@ -126,7 +150,7 @@ mod tests {
             let out = if format == Format::Sse { &mut sse } else { &mut socket };
             format.message(&reset(), "x\"y", at, out);
             format.cursor(at, 3, out);
-            format.bye("shutting-down", 700, out);
+            format.bye(CloseReason::ShuttingDown, 700, out);
         }
         let events = String::from_utf8(sse.to_vec()).unwrap();
         let told: Vec<&str> = events.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
