@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each program uses its part")]
 
 pub(crate) mod cpu;
+pub(crate) mod crowd;
 pub(crate) mod floor;
 pub(crate) mod gateway;
 pub(crate) mod http;

@@ -141,8 +141,8 @@ async fn f16_a_thousand_newcomers_share_one_snapshot() {
     let counts = gateway.gateway().core().hub.counts();
     eprintln!("1,000 snapshots of 2,000 rows in {:?}: {counts:?}", began.elapsed());
     assert!(whole.into_iter().all(|whole| whole));
-    // one serves newcomers for some seconds; the machine may be slow
+    // one serves newcomers for some seconds, and the machine may be slow; and one may be read anew that belongs to no tick
     let read = counts.of(Happening::SnapshotRead);
-    assert!(read >= 1 && read <= 1 + began.elapsed().as_secs() / 5, "{read} reads in {:?}", began.elapsed());
+    assert!((1..=2 + began.elapsed().as_secs() / 5).contains(&read), "{read} reads in {:?}", began.elapsed());
     gateway.stop().await;
 }
