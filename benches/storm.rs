@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use support::Outcome;
-use support::crowd::{Kind, Member, ask, raise_files, readers, until};
 use support::gateway::Gateway;
+use support::members::{Kind, Member, ask, raise_files, readers, until};
 use support::report::{percentile, table, verdict};
 use support::server::{Flush, Server, spawn};
 
