@@ -5,6 +5,7 @@
 use super::feed::Feed;
 use super::outlet::Outlet;
 use super::params::{StreamParams, start};
+use super::rail::Rail;
 use super::sse::{self, READY_WAIT};
 use super::{App, Problem};
 use crate::hub::Start;
@@ -13,6 +14,7 @@ use crate::wire::Format;
 use actix_web::http::header::{ACCEPT, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -74,7 +76,9 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         Err(problem) if problem.status() == 503 => return Ok(sse::farewell(problem.code())),
         checked => checked?,
     }
-    let mut session = match Session::open(app.hub.clone(), Access::Public, params.requests, begin).await {
+    // apart, so that a stream that goes on for hours does not keep the room its beginning took
+    let opened = Box::pin(Session::open(app.hub.clone(), Access::Public, params.requests, begin)).await;
+    let mut session = match opened {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
@@ -83,11 +87,12 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
     };
     session.greet();
     let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
-        return Ok(sse::farewell("pipelined"));
+        return Ok(sse::once_more());
     };
-    // the framework must not hold the request's buffers for hours
+    let Some(rail) = request.app_data::<Rc<Rail>>().cloned() else { return Ok(sse::farewell("unavailable")) };
+    // its memory is the framework's to use again, for as long as the stream lasts
     drop(request);
-    Feed { session, outlet, format: Format::Sse, stop: app.stopping.clone() }.run(sse::head()).await;
+    Feed::new(session, outlet, rail, Format::Sse, app.stopping.clone()).run(sse::head()).await;
     // the answer was given; this one finds the connection shut, and makes the framework let go of it
     Ok(HttpResponse::Ok().finish())
 }

@@ -4,6 +4,7 @@
 //! told every tick after its floor; the head moves only after every shape has its part of the tick, so nobody who
 //! looks at the head and then at a ring can miss something in between.
 
+mod follower;
 mod gather;
 mod load;
 mod recent;
@@ -12,6 +13,7 @@ mod shape;
 mod source;
 mod subscription;
 
+pub use follower::{Follower, News, Wake};
 pub use shape::{ResetReason, Shape, Spec};
 pub use source::{Join, Loaded, Missed, Source, SourceError};
 pub use subscription::{Piece, PieceKind, Start, Subscription};
@@ -23,7 +25,7 @@ use shape::{Published, SpecKey};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// How many past positions are known without asking the database. At 200 ticks/s half a minute: longer than a
 /// client needs to reconnect.
@@ -219,10 +221,10 @@ impl Hub {
             inner.recent.push(tick.clone());
             inner.shapes.drain().map(|(_, shape)| shape).collect()
         };
+        // before the head moves: who looks at the new one and then at a shape of the old history must see its end
+        shapes.iter().for_each(|shape| shape.end(ResetReason::Expired));
         self.head.send_replace(Some(tick));
-        for shape in shapes {
-            shape.close(ResetReason::Expired);
-        }
+        shapes.iter().for_each(|shape| shape.wake());
     }
 
     /// Publishes a batch. The only way the live position moves. False when it showed that a table is not the one the
@@ -283,7 +285,7 @@ impl Hub {
     /// means. None before the first tick, and when the table is another one since `spec` was made.
     ///
     /// Registered under the hub's lock: a shape found here may be one that housekeeping is about to drop as idle.
-    fn shape(&self, spec: Spec, waker: Arc<Notify>) -> Option<(Arc<Shape>, u64, Tick)> {
+    fn shape(&self, spec: Spec, waker: Arc<dyn Wake>) -> Option<(Arc<Shape>, u64, Tick)> {
         let mut inner = self.inner();
         let listed = inner.listed.clone()?;
         inner.tables.get(spec.table.relid).filter(|t| t.fingerprint == spec.table.fingerprint)?;

@@ -5,8 +5,10 @@
 //! nothing to say says so within the heartbeat.
 
 mod request;
+mod ride;
 
 pub use request::{Access, Refusal, Request};
+pub use ride::{Ride, Stand};
 
 use crate::change::Position;
 use crate::hub::{Hub, Piece, PieceKind, ResetReason, SourceError, Start, Subscription};
