@@ -16,6 +16,7 @@ mod ops;
 mod outlet;
 mod params;
 mod problem;
+mod rail;
 mod read_params;
 mod representation;
 mod routes;
@@ -40,6 +41,7 @@ use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
 use crate::pg::write::Writer;
+use actix_web::body::MessageBody;
 use actix_web::dev::{Server, Service, ServiceRequest};
 use actix_web::{App as ActixApp, HttpResponse, HttpServer, ResponseError, web};
 use std::net::TcpListener;
@@ -107,17 +109,24 @@ pub fn serve(
     let server = HttpServer::new(move || {
         let mut app = ActixApp::new()
             .app_data(app.clone())
+            .app_data(rail::Rail::new(app.hub.clone()))
             .wrap_fn(|request, service| {
-                if let Some(spare) = request.conn_data::<outlet::Spare>() {
-                    spare.count();
-                }
-                use futures_util::future::Either::{Left, Right};
-                if let Some(refusal) = connections::refusal(&request) {
-                    return Right(std::future::ready(Ok(request.into_response(refusal))));
-                }
-                match oversized(&request) {
-                    None => Left(service.call(request)),
-                    Some(problem) => Right(std::future::ready(Err(problem.into()))),
+                let answer = match connections::refusal(&request) {
+                    Some(refusal) => Err(request.into_response(refusal)),
+                    None => match oversized(&request) {
+                        None => Ok(service.call(request)),
+                        Some(problem) => Err(request.into_response(problem.error_response())),
+                    },
+                };
+                async move {
+                    let answer = match answer {
+                        Ok(answer) => answer.await?,
+                        Err(refusal) => refusal,
+                    };
+                    if let Some(spare) = answer.request().conn_data::<outlet::Spare>() {
+                        spare.answered(answer.response().body().size());
+                    }
+                    Ok(answer)
                 }
             })
             .configure(routes::configure);

@@ -5,6 +5,7 @@
 //! looks at the head and then at a ring can miss something in between.
 
 mod counts;
+mod follower;
 mod gather;
 mod load;
 mod past;
@@ -15,6 +16,7 @@ mod source;
 mod subscription;
 
 pub use counts::{Counts, Happening};
+pub use follower::{Follower, News, Wake};
 pub use shape::{ResetReason, Shape, Spec};
 pub use source::{Join, Loaded, Missed, Source, SourceError, TOO_LARGE};
 pub use subscription::{Piece, PieceKind, Start, Subscription};
@@ -26,7 +28,7 @@ use shape::{Published, SpecKey};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// How many past positions are known without asking the database. At 200 ticks/s half a minute: longer than a
 /// client needs to reconnect.
@@ -241,10 +243,10 @@ impl Hub {
             inner.recent.push(tick.clone());
             inner.shapes.drain().map(|(_, shape)| shape).collect()
         };
+        // before the head moves: who looks at the new one and then at a shape of the old history must see its end
+        shapes.iter().for_each(|shape| shape.end(ResetReason::Expired));
         self.head.send_replace(Some(tick));
-        for shape in shapes {
-            shape.close(ResetReason::Expired);
-        }
+        shapes.iter().for_each(|shape| shape.wake());
     }
 
     /// Publishes a batch. The only way the live position moves. False when it showed that a table is not the one the
@@ -305,7 +307,7 @@ impl Hub {
     /// means. None before the first tick, and when the table is another one since `spec` was made.
     ///
     /// Registered under the hub's lock: a shape found here may be one that housekeeping is about to drop as idle.
-    fn shape(&self, spec: Spec, waker: Arc<Notify>) -> Option<(Arc<Shape>, u64, Tick)> {
+    fn shape(&self, spec: Spec, waker: Arc<dyn Wake>) -> Option<(Arc<Shape>, u64, Tick)> {
         let mut inner = self.inner();
         let listed = inner.listed.clone()?;
         inner.tables.get(spec.table.relid).filter(|t| t.fingerprint == spec.table.fingerprint)?;

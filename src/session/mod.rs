@@ -6,8 +6,10 @@
 //! resume point back, and whoever waits for it holds up nobody else.
 
 mod request;
+mod ride;
 
 pub use request::{Access, Refusal, Request};
+pub use ride::{Ride, Stand};
 
 use crate::change::Position;
 use crate::hub::{Hub, Piece, PieceKind, ResetReason, SourceError, Start, Subscription};
