@@ -46,7 +46,7 @@
 //! *A client resumes.* Its position is a tick. [`hub::Hub::subscribe`] registers the shape first. If the ring reaches
 //! back to the position, the cursor is set there and nothing is read. Otherwise the range from the position to the
 //! tick at registration is read once for all who ask, and sent before the ring. A position that is unknown or too
-//! old is answered with `reset` and a snapshot.
+//! old is answered with `reset` and a snapshot. A subscriber that fell off its ring is brought forward in the same way.
 //!
 //! *A client writes.* [`http`] knows the whole request before the first statement; [`pg::write`] compares the version
 //! under the row's lock, writes, keeps the answer if it may be asked for again, and commits, all in one transaction

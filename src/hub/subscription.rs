@@ -179,7 +179,7 @@ impl Subscription {
             self.cursor = cursor;
             return Ok(());
         }
-        self.bring_forward(position).await
+        self.bring_forward(position, 0).await
     }
 
     /// Fell what it has not been told off the ring? Then [`Subscription::catch_up`] comes before anything else.
@@ -193,8 +193,9 @@ impl Subscription {
     }
 
     /// Brings a subscriber that fell behind forward: what it missed, folded to the newest version of each key. Only if
-    /// that cannot be, it is reset. Safe to drop: nothing changes before it is done.
-    pub async fn catch_up(&mut self) {
+    /// that cannot be, it is reset. Not only to before tick `least`, where other subscriptions of the session stand. Safe to
+    /// drop: nothing changes before it is done.
+    pub async fn catch_up(&mut self, least: i64) {
         if self.joining {
             // it holds nothing yet
             return self.join(self.from);
@@ -203,7 +204,7 @@ impl Subscription {
         let hub = self.hub.clone();
         let folded = tokio::time::timeout(FOLD_WAIT, async {
             let _turn = hub.folds.acquire().await;
-            self.bring_forward(at).await
+            self.bring_forward(at, least).await
         });
         match folded.await {
             Ok(Ok(())) if !self.is_reset() => hub.counts.add(Happening::Folded),
@@ -217,11 +218,12 @@ impl Subscription {
     }
 
     /// Reads what happened after `position` and puts it before the ring, or a reset.
-    async fn bring_forward(&mut self, position: Position) -> Result<(), SourceError> {
+    async fn bring_forward(&mut self, position: Position, least: i64) -> Result<(), SourceError> {
         // Taken now and not when the shape was registered: after the wait that may lie before the position, and a
         // tick that went over it would be told from the tick before: a row that came and went in it stays for ever.
         let Some(to) = self.hub.listed() else { return Err(behind()) };
-        let (floor, reached) = (self.shape.lock().ring.floor(), to.position.tick >= position.tick);
+        let floor = self.shape.lock().ring.floor().max(least);
+        let reached = to.position.tick >= position.tick.max(least);
         let batch = match self.hub.source.missed(position, floor, to).await? {
             Missed::Batch(_) if !reached => return Err(behind()),
             Missed::Batch(batch) => batch,

@@ -89,6 +89,8 @@ pub struct Session {
     current: bool,
     /// The head that the last pass saw.
     seen: Option<Position>,
+    /// No subscription was told anything after this tick, and those that did not fall behind everything up to it.
+    reached: i64,
     /// Resets and problems that are not told yet. Kept here, as whoever waits for a pass may turn away.
     untold: Vec<(Arc<str>, Arc<[Message]>)>,
 }
@@ -135,6 +137,7 @@ impl Session {
             announce: false,
             current: false,
             seen: None,
+            reached: 0,
             untold: Vec::new(),
         }
     }
@@ -293,7 +296,7 @@ impl Session {
         for sub in &mut self.subs {
             if let Some(running) = sub.running.as_mut().filter(|running| running.is_behind()) {
                 // boxed: it is large, and most sessions never come here
-                Box::pin(running.catch_up()).await;
+                Box::pin(running.catch_up(self.reached)).await;
                 (sub.told, sub.behind) = (running.is_live(), false);
             }
         }
@@ -315,6 +318,7 @@ impl Session {
         let running = || self.subs.iter().filter_map(|s| s.running.as_ref());
         // one limit for all, so that the tick it stops at is complete in every subscription
         let limit = running().map(|sub| sub.limit(head, PASS_BYTES)).min_by_key(|limit| limit.tick).unwrap_or(head);
+        self.reached = self.reached.max(limit.tick);
         let mut pieces: Vec<(usize, Piece)> = Vec::new();
         let mut taken = Vec::new();
         let mut behind = false;
@@ -375,7 +379,7 @@ impl Session {
             let request = self.subs[i].request.clone();
             if reason == ResetReason::Expired {
                 // another history: its ticks are not comparable
-                self.position = None;
+                (self.position, self.reached) = (None, 0);
             }
             let (hub, waker) = (self.hub.clone(), self.waker.clone());
             let (code, status, detail) = match begin(hub, self.access, waker, request.clone(), Start::Snapshot).await {
