@@ -137,6 +137,11 @@ impl Gateway {
             stopping: core.tasks.stopping().clone(),
             started: Instant::now(),
             write_timeout: settings.write_timeout,
+            ws: http::WsOptions {
+                allowed_origins: settings.allowed_origins.clone(),
+                ping: settings.ping,
+                init: settings.init_wait,
+            },
         };
         let server = http::serve(listener, app, pages, settings.workers, settings.drain).map_err(listen)?;
         let handle = server.handle();

@@ -20,15 +20,18 @@ mod routes;
 mod rows;
 mod sse;
 mod stream;
+mod subscribe;
 mod tables;
 mod target;
 mod wishes;
 mod write;
+mod ws;
 
 pub use closes::Closes;
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use stream::POSITION;
+pub(crate) use ws::WsOptions;
 
 use crate::cache::Reads;
 use crate::hub::Hub;
@@ -81,6 +84,7 @@ pub struct App {
     pub(crate) stopping: CancellationToken,
     pub(crate) started: Instant,
     pub(crate) write_timeout: Duration,
+    pub(crate) ws: WsOptions,
 }
 
 /// Starts serving on `listener`.

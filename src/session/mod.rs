@@ -331,7 +331,11 @@ impl Session {
             PieceKind::Problem => sub.running = None,
             PieceKind::Reset(_) => sub.told = false,
             // a snapshot, what was missed, or one more tick: whichever it is, nothing of it is left out
-            PieceKind::Data => sub.told = true,
+            PieceKind::Data => {
+                // its snapshot may stand before the resume point, and then no message says that all are whole again
+                self.announce |= self.lasting && !sub.told;
+                sub.told = true;
+            }
         }
         let label = sub.request.sub.clone();
         // a snapshot may stand at a tick that a session, by cursor, has already been told to be past

@@ -127,9 +127,12 @@ impl CloseReason {
             CloseReason::NoSubscriptionLeft => {
                 ("no-subscription-left", None, ComeBack, "every subscription ended with a `problem`")
             }
-            CloseReason::Pipelined => {
-                ("pipelined", None, ComeBack, "an earlier answer of the connection was still unread: send one request after the other")
-            }
+            CloseReason::Pipelined => (
+                "pipelined",
+                None,
+                ComeBack,
+                "an earlier answer of the connection was still unread: send one request after the other",
+            ),
             CloseReason::Resume => {
                 ("resume", Some(4000), ComeBack, "the gateway cannot go on with this connection; positions stay good")
             }
@@ -149,7 +152,9 @@ impl CloseReason {
             CloseReason::BadMessage => {
                 ("bad-message", Some(4400), StayAway, "a message that is not understood, or a second `init`")
             }
-            CloseReason::BadToken => ("bad-token", Some(4401), StayAway, "a token that is not accepted, or another message before `init`"),
+            CloseReason::BadToken => {
+                ("bad-token", Some(4401), StayAway, "a token that is not accepted, or another message before `init`")
+            }
             CloseReason::Forbidden => (
                 "forbidden",
                 Some(4403),

@@ -7,7 +7,7 @@ use crate::wire::CloseReason;
 use actix_web::dev;
 use actix_web::error::PayloadError;
 use actix_web::http::header::HeaderMap;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -73,9 +73,11 @@ impl Incoming {
         let shared = Rc::new(Shared { payload: RefCell::new(payload), fault: Cell::new(None) });
         let guarded: Pin<Box<dyn Stream<Item = _>>> =
             Box::pin(Guarded { shared: shared.clone(), guard: Guard::default() });
-        let payload = web::Payload::from(dev::Payload::from(guarded));
+        // its only way from a stream; ready at once
+        let payload = web::Payload::from_request(request, &mut dev::Payload::from(guarded)).into_inner()?;
         let (answer, _, messages) = actix_ws::handle_with_protocols(request, payload, protocols)?;
-        let messages = messages.max_frame_size(MAX_MESSAGE).aggregate_continuations().max_continuation_size(MAX_MESSAGE);
+        let messages =
+            messages.max_frame_size(MAX_MESSAGE).aggregate_continuations().max_continuation_size(MAX_MESSAGE);
         let headers = answer.headers().clone();
         Ok((Incoming { messages, shared, _answer: answer }, headers))
     }
