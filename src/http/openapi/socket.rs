@@ -72,6 +72,7 @@ const SENT: &[&str] = &[
     "Bye",
     "SubscriptionProblem",
     "Ready",
+    "Subscribed",
     "Unsubscribed",
     "Ack",
     "Conflict",
@@ -147,7 +148,7 @@ fn sent() -> Vec<Named> {
     let expires = nullable(whole("Seconds; null without a token."), Type::Integer);
     let heartbeat = whole("Something is told at least so often, in milliseconds.").minimum(Some(1));
     let ready = [kind("ready"), ("heartbeat_ms", heartbeat.into()), ("token_expires_in", expires.into())];
-    let sub = ("sub", text("The label of the subscription.").into());
+    let sub = || ("sub", text("The label of the subscription.").into());
     let position = nullable(
         text("A state that contains the write; null when it is not known.").pattern(Some(POSITION)),
         Type::String,
@@ -169,7 +170,8 @@ fn sent() -> Vec<Named> {
     let problem = || ("problem", schema("Problem").into());
     vec![
         ("Ready", object("The connection can be used.", ready).into()),
-        ("Unsubscribed", object("Nothing of the subscription comes after this.", [kind("unsubscribed"), sub]).into()),
+        ("Subscribed", object("It is taken: later `cursor`s are also its own.", [kind("subscribed"), sub()]).into()),
+        ("Unsubscribed", object("Nothing of it comes after this.", [kind("unsubscribed"), sub()]).into()),
         ("Ack", object("The write is done.", ack).into()),
         ("Conflict", object("Nothing was written: the row has another version.", conflict).into()),
         ("WriteProblem", object("The write was not carried out.", [kind("problem"), id(), problem()]).into()),

@@ -1,7 +1,7 @@
 //! One WebSocket: what the client says, what its session tells, and what is due, until either side ends it.
 //!
 //! Must not know: SQL, how frames are read. Invariants: only whole frames leave; more is taken from the session only when the
-//! socket took the last; after `unsubscribed` nothing of that subscription leaves; nothing that waits for the database
+//! socket took the last; after `unsubscribed` nothing of that subscription leaves; a `cursor` after `subscribed` is also that one's; nothing that waits for the database
 //! holds up what is told.
 
 use super::super::closes::Counted;
@@ -58,12 +58,19 @@ pub(super) struct Connection {
     /// Writes that are being carried out.
     writes: FuturesUnordered<LocalBoxFuture<'static, String>>,
     /// Told by the session, not framed yet.
-    events: VecDeque<Event>,
+    events: VecDeque<Told>,
     /// Frames of answers, to leave next.
     answers: BytesMut,
     /// Frames on their way into the socket.
     leaving: Bytes,
     counted: Counted,
+}
+
+/// What keeps its place among what the session tells.
+enum Told {
+    Event(Event),
+    /// A subscription is taken: what was told before says nothing of it.
+    Subscribed(String),
 }
 
 /// Why it ends.
@@ -160,10 +167,10 @@ impl Connection {
                 Event::Message { id, .. } if several => *id,
                 _ => None,
             };
-            self.events.push_back(event);
+            self.events.push_back(Told::Event(event));
             if whole.is_some() {
                 let lag = self.app.hub.lag().unwrap_or_default();
-                self.events.push_back(Event::Cursor { position: whole, lag });
+                self.events.push_back(Told::Event(Event::Cursor { position: whole, lag }));
             }
         }
     }
@@ -173,10 +180,15 @@ impl Connection {
         let mut out = std::mem::take(&mut self.answers);
         while out.len() < CHUNK {
             match self.events.pop_front() {
-                Some(Event::Message { sub, message, id }) => Format::WebSocket.message(&message, &sub, id, &mut out),
-                Some(Event::Cursor { position, lag }) => {
+                Some(Told::Event(Event::Message { sub, message, id })) => {
+                    Format::WebSocket.message(&message, &sub, id, &mut out);
+                }
+                Some(Told::Event(Event::Cursor { position, lag })) => {
                     let lag_ms = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
                     Format::WebSocket.cursor(position, lag_ms, &mut out);
+                }
+                Some(Told::Subscribed(sub)) => {
+                    text_frame(&format!("{{\"type\":\"subscribed\",\"sub\":{}}}", quoted(&sub)), &mut out);
                 }
                 None => break,
             }
@@ -256,7 +268,10 @@ impl Connection {
         };
         let read = if self.session.len() < MAX_SUBS { wanted.read() } else { Err(too_many()) };
         match read {
-            Ok((request, start)) => self.session.add(request, start),
+            Ok((request, start)) => {
+                self.session.add(request, start);
+                self.events.push_back(Told::Subscribed(label.to_owned()));
+            }
             Err(problem) => {
                 let document = problem.document(&problem.log());
                 self.answer(&format!("{{\"type\":\"problem\",\"sub\":{},\"problem\":{document}}}", quoted(label)));
@@ -267,7 +282,11 @@ impl Connection {
     /// Acknowledged also when there is none: it may just have ended by itself.
     fn unsubscribe(&mut self, label: &str) {
         self.session.remove(label);
-        self.events.retain(|event| !matches!(event, Event::Message { sub, .. } if **sub == *label));
+        self.events.retain(|told| match told {
+            Told::Event(Event::Message { sub, .. }) => **sub != *label,
+            Told::Event(Event::Cursor { .. }) => true,
+            Told::Subscribed(sub) => sub != label,
+        });
         self.answer(&format!("{{\"type\":\"unsubscribed\",\"sub\":{}}}", quoted(label)));
     }
 

@@ -156,16 +156,20 @@ fn subscription(label: &str, query: &str, since: Option<&str>) -> Value {
 pub struct SocketClient {
     query: String,
     socket: Socket,
+    /// Subscriptions that are not taken yet: no `cursor` speaks of them.
+    untaken: usize,
     pub replica: Replica,
 }
 
 impl SocketClient {
     pub async fn open(at: SocketAddr, query: &str) -> SocketClient {
         let mut socket = Socket::ready(at).await;
-        for subscribe in subscriptions(query, None) {
+        let subscribe = subscriptions(query, None);
+        let untaken = subscribe.len();
+        for subscribe in subscribe {
             socket.send(subscribe).await;
         }
-        SocketClient { query: query.to_owned(), socket, replica: Replica::default() }
+        SocketClient { query: query.to_owned(), socket, untaken, replica: Replica::default() }
     }
 
     /// Does this say that everything up to its position was told? Of the only subscription, the last part of a tick does;
@@ -173,7 +177,7 @@ impl SocketClient {
     fn is_whole(&self, message: &Value) -> bool {
         match message["type"].as_str() {
             Some("snapshot" | "changes") => message["more"] == false && !self.query.contains("sub="),
-            kind => kind == Some("cursor"),
+            kind => kind == Some("cursor") && self.untaken == 0,
         }
     }
 }
@@ -184,6 +188,7 @@ impl Client for SocketClient {
             let message = self.socket.step().await.map_err(|ended| format!("{ended:?}"))?;
             self.socket.seen.clear();
             self.replica.apply(&message);
+            self.untaken -= usize::from(message["type"] == "subscribed");
             if let Some(position) = message["position"].as_str().filter(|_| self.is_whole(&message)) {
                 let before = self.replica.tick();
                 assert!(before.is_none_or(|b| tick_of(position) >= b), "back from {before:?} to {position}");
@@ -212,6 +217,7 @@ impl Client for SocketClient {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let subscribe = subscriptions(&self.query, self.replica.position.as_deref());
+            self.untaken = subscribe.len();
             for message in std::iter::once(json!({ "type": "init" })).chain(subscribe) {
                 // a gateway that goes again is noticed when the next message is waited for
                 self.socket.try_send(Message::text(message.to_string())).await;
