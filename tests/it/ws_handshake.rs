@@ -99,7 +99,7 @@ async fn the_answer_names_the_protocol_and_no_extension() {
 #[tokio::test]
 async fn a_gateway_without_its_database_says_when_to_come_back() {
     let world = World::bare().await;
-    let gateway = world.starting_gateway(|_| {});
+    let gateway = world.starting_gateway(|s| s.database_url = "postgres://nobody@127.0.0.1:1/nothing".to_owned());
     let (mut socket, _) = Socket::connect(gateway.address, &[]).await.unwrap();
     socket.send(json!({ "type": "init" })).await;
     let bye = socket.next().await;

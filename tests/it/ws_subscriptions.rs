@@ -86,10 +86,9 @@ async fn each_goes_on_from_its_own_position() {
     world.run("update scores set n = 2 where id = 2; update picks set n = 2").await;
 
     let mut socket = Socket::ready(other.address).await;
-    // one from long ago, one from its snapshot, one from nothing
+    // one from long ago, one from its snapshot
     socket.send(json!({ "type": "subscribe", "sub": "s", "table": "scores", "since": scores_at })).await;
     socket.send(json!({ "type": "subscribe", "sub": "p", "table": "picks", "since": picks["position"] })).await;
-    socket.send(json!({ "type": "subscribe", "sub": "now", "table": "picks", "since": "now" })).await;
     let whole = |seen: &[Value], sub: &str, rows: usize| {
         of(seen, sub).iter().filter_map(|m| m["changes"].as_array()).map(Vec::len).sum::<usize>() >= rows
     };
@@ -101,6 +100,10 @@ async fn each_goes_on_from_its_own_position() {
         "{:?}",
         socket.seen
     );
+    socket.send(json!({ "type": "subscribe", "sub": "now", "table": "picks", "since": "now" })).await;
+    socket.until("subscribed").await;
+    // it is where all stand now
+    while socket.until("cursor").await["position"].is_null() {}
     assert!(of(&socket.seen, "now").is_empty(), "{:?}", socket.seen);
     world.run("update picks set n = 3").await;
     while of(&socket.seen, "now").is_empty() {

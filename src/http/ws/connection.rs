@@ -331,7 +331,10 @@ impl Connection {
             return self.outlet.abandon();
         }
         // whoever is still sending would be cut off by a reset and never read why
-        tokio::join!(self.outlet.finish(), self.incoming.drain());
+        tokio::select! {
+            () = self.outlet.finish() => {}
+            never = self.incoming.drain() => match never {},
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -94,14 +95,15 @@ impl Incoming {
         }
     }
 
-    /// Reads what still comes and throws it away, until the client ends it.
-    pub(super) async fn drain(&mut self) {
+    /// Reads what still comes and throws it away, for as long as anybody waits for it.
+    pub(super) async fn drain(&mut self) -> Infallible {
         let mut drained = 0;
         while drained < MAX_DRAINED {
             let next = std::future::poll_fn(|cx| self.shared.payload.borrow_mut().poll_next_unpin(cx)).await;
-            let Some(Ok(bytes)) = next else { return };
+            let Some(Ok(bytes)) = next else { break };
             drained += bytes.len();
         }
+        std::future::pending().await
     }
 }
 

@@ -14,10 +14,10 @@ mod writes;
 use super::outlet::Outlet;
 use super::{App, Problem, target};
 use crate::wire::CloseReason;
+use actix_web::http::Version;
 use actix_web::http::header::{
     HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use actix_web::http::{StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use bytes::Bytes;
 use connection::Connection;
@@ -49,17 +49,11 @@ pub(super) async fn ws(
 ) -> Result<HttpResponse, Problem> {
     origin::check(&request, &app.ws.allowed_origins)?;
     target::no_query(&request)?;
-    let (incoming, headers) = match Incoming::open(&request, payload, &[PROTOCOL]) {
-        Ok(opened) if request.version() == Version::HTTP_11 => opened,
-        Ok(_) => return Ok(upgrade_required()),
-        Err(error) if error.as_response_error().status_code() == StatusCode::UPGRADE_REQUIRED => {
-            return Ok(upgrade_required());
-        }
-        Err(error) if asks_for_upgrade(&request) => {
-            return Err(Problem::new(400, "malformed-request", format!("not a WebSocket handshake: {error}")));
-        }
-        Err(_) => return Ok(upgrade_required()),
-    };
+    if !asks_for_ours(&request) {
+        return Ok(upgrade_required());
+    }
+    let (incoming, headers) = Incoming::open(&request, payload, &[PROTOCOL])
+        .map_err(|error| Problem::new(400, "malformed-request", format!("not a WebSocket handshake: {error}")))?;
     // one that offers none gets none, and speaks the only one there is
     let spoken =
         headers.contains_key(SEC_WEBSOCKET_PROTOCOL) || !request.headers().contains_key(SEC_WEBSOCKET_PROTOCOL);
@@ -75,9 +69,12 @@ pub(super) async fn ws(
     Ok(HttpResponse::Ok().finish())
 }
 
-fn asks_for_upgrade(request: &HttpRequest) -> bool {
+/// Is it for a WebSocket of the version and over the HTTP that are spoken here?
+fn asks_for_ours(request: &HttpRequest) -> bool {
     let upgrade = request.headers().get(UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    upgrade.to_ascii_lowercase().contains("websocket")
+    // without any it is a broken handshake, which is told apart from one for others
+    let version = request.headers().get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version == "13");
+    upgrade.to_ascii_lowercase().contains("websocket") && version && request.version() == Version::HTTP_11
 }
 
 /// 426, with what is spoken here.
