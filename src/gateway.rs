@@ -153,6 +153,11 @@ impl Gateway {
             streams: streams.clone(),
             started: Instant::now(),
             write_timeout: settings.write_timeout,
+            ws: http::WsOptions {
+                allowed_origins: settings.allowed_origins.clone(),
+                ping: settings.ping,
+                init: settings.init_wait,
+            },
         };
         let server = http::serve(listener, app, pages, settings.max_connections, settings.workers, settings.drain)
             .map_err(listen)?;

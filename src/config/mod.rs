@@ -52,6 +52,12 @@ pub struct Settings {
     pub max_stream_age: Duration,
     /// How long a stream's client may take nothing before its connection is closed.
     pub write_timeout: Duration,
+    /// Origins whose pages may open a WebSocket, beside the gateway's own.
+    pub allowed_origins: Vec<String>,
+    /// Between two pings of a WebSocket; two without an answer end it.
+    pub ping: Duration,
+    /// How long a WebSocket may take to its first message. The contract's number: no flag.
+    pub init_wait: Duration,
 }
 
 impl Settings {
@@ -83,6 +89,10 @@ impl Settings {
             max_stream_age: Duration::from_secs(3600),
             // longer than a tunnel or a change of network takes; a client that sleeps longer resumes when it wakes
             write_timeout: Duration::from_secs(20),
+            allowed_origins: Vec::new(),
+            // twice a minute: proxies cut what is silent for 60 s
+            ping: Duration::from_secs(25),
+            init_wait: Duration::from_secs(10),
         }
     }
 }
@@ -168,6 +178,12 @@ pub struct ServeArgs {
     /// Seconds that the client of a stream may take nothing before its connection is closed [default: 20]
     #[arg(long, env = "ROWCAST_WRITE_TIMEOUT_SECONDS", value_name = "S")]
     pub write_timeout_seconds: Option<u64>,
+    /// Origins whose pages may open a WebSocket, such as `https://app.example.com`, joined with `,` [default: the gateway's own]
+    #[arg(long, env = "ROWCAST_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allowed_origins: Option<Vec<String>>,
+    /// Seconds between two pings of a WebSocket; two without an answer end it [default: 25]
+    #[arg(long, env = "ROWCAST_PING_SECONDS", value_name = "S")]
+    pub ping_seconds: Option<u64>,
 }
 
 /// The file. Every key is optional.
@@ -194,6 +210,8 @@ struct File {
     max_streams_per_address: Option<usize>,
     max_stream_age_seconds: Option<u64>,
     write_timeout_seconds: Option<u64>,
+    allowed_origins: Option<Vec<String>>,
+    ping_seconds: Option<u64>,
 }
 
 /// Settings that cannot be used.
@@ -270,6 +288,17 @@ impl ServeArgs {
             ),
             max_stream_age: seconds(self.max_stream_age_seconds, file.max_stream_age_seconds, default.max_stream_age),
             write_timeout: seconds(self.write_timeout_seconds, file.write_timeout_seconds, default.write_timeout),
+            allowed_origins: self
+                .allowed_origins
+                .clone()
+                .or(file.allowed_origins)
+                .unwrap_or_default()
+                .iter()
+                .map(|origin| origin.trim().to_owned())
+                .filter(|origin| !origin.is_empty())
+                .collect(),
+            ping: seconds(self.ping_seconds, file.ping_seconds, default.ping),
+            init_wait: default.init_wait,
             database_url: default.database_url,
         }
         .checked()
@@ -279,7 +308,7 @@ impl ServeArgs {
 impl Settings {
     fn checked(self) -> Result<Settings, ConfigError> {
         let ms = Duration::from_millis;
-        let rules: [(&'static str, bool, &'static str); 12] = [
+        let rules: [(&'static str, bool, &'static str); 14] = [
             ("pool_size", self.pool_size >= 2, "at least 2: one for a snapshot, one for everything else"),
             ("workers", self.workers >= 1, "at least 1"),
             ("tick_interval_ms", (ms(1)..=ms(1000)).contains(&self.tick_interval), "1 to 1000"),
@@ -299,6 +328,12 @@ impl Settings {
             ),
             ("snapshot_queue", self.snapshot_queue >= 1, "at least 1"),
             ("write_timeout_seconds", (1..=3600).contains(&self.write_timeout.as_secs()), "1 to 3600"),
+            ("ping_seconds", (1..=3600).contains(&self.ping.as_secs()), "1 to 3600"),
+            (
+                "allowed_origins",
+                self.allowed_origins.iter().all(|origin| is_origin(origin)),
+                "each as browsers send it: `https://app.example.com`, with the port if it is not the usual one, without a path, in lower case",
+            ),
             ("batch_bytes", self.batch_bytes >= 1 << 20, "at least 1048576"),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {
@@ -306,6 +341,18 @@ impl Settings {
             None => Ok(self),
         }
     }
+}
+
+/// Can this be what a browser sends as `Origin`? What cannot would allow nobody and look as if it did.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let usual = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return false,
+    };
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:[]".contains(c);
+    !host.is_empty() && host.chars().all(plain) && !host.ends_with(usual)
 }
 
 #[cfg(test)]
@@ -348,6 +395,23 @@ mod tests {
             (settings.pool_size, settings.ring_bytes, settings.retention),
             (default.pool_size, default.ring_bytes, default.retention)
         );
+    }
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        for origin in ["https://app.example.com", "http://localhost:5173", "https://[::1]:8443", "http://x:443"] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for origin in ["*", "null", "app.example.com", "https://", "https://*.example.com", "https://App.example.com"] {
+            assert!(!is_origin(origin), "{origin}");
+        }
+        for origin in ["https://app.example.com/", "https://app.example.com:443", "ftp://x", "http://x:80"] {
+            assert!(!is_origin(origin), "{origin}");
+        }
+        let args =
+            ServeArgs { allowed_origins: Some(vec!["https://a ".into(), "http://b".into()]), ..Default::default() };
+        let settings = with_file("database_url = \"x\"\nallowed_origins = [\"https://c\"]\n", args).unwrap();
+        assert_eq!(settings.allowed_origins, ["https://a", "http://b"]);
     }
 
     #[test]

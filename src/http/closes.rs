@@ -16,30 +16,34 @@ impl Default for Closes {
     }
 }
 
-/// A connection that is open, counted when this is dropped.
+/// A connection that is open, counted when it is known why it ends, at the latest when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted {
     closes: Arc<Closes>,
-    reason: CloseReason,
+    otherwise: Option<CloseReason>,
 }
 
 impl Counted {
     /// The reason is known.
     pub(crate) fn because(&mut self, reason: CloseReason) {
-        self.reason = reason;
+        if self.otherwise.take().is_some() {
+            self.closes.count(reason);
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.closes.count(self.reason);
+        if let Some(otherwise) = self.otherwise {
+            self.closes.count(otherwise);
+        }
     }
 }
 
 impl Closes {
     /// A connection that was opened; `otherwise` is why it ended if nobody says.
     pub(crate) fn open(self: &Arc<Closes>, otherwise: CloseReason) -> Counted {
-        Counted { closes: self.clone(), reason: otherwise }
+        Counted { closes: self.clone(), otherwise: Some(otherwise) }
     }
 
     /// Counts one.

@@ -24,10 +24,12 @@ mod rows;
 mod sse;
 mod stream;
 mod streams;
+mod subscribe;
 mod tables;
 mod target;
 mod wishes;
 mod write;
+mod ws;
 
 pub use closes::Closes;
 pub use listen::listen;
@@ -35,6 +37,7 @@ pub use openapi::openapi;
 pub use problem::Problem;
 pub use stream::POSITION;
 pub use streams::{StreamLimits, Streams};
+pub(crate) use ws::WsOptions;
 
 use crate::cache::Reads;
 use crate::hub::Hub;
@@ -90,6 +93,7 @@ pub struct App {
     pub(crate) streams: Arc<Streams>,
     pub(crate) started: Instant,
     pub(crate) write_timeout: Duration,
+    pub(crate) ws: WsOptions,
 }
 
 /// Starts serving on `listener`.

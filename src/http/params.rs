@@ -71,19 +71,27 @@ impl StreamParams {
                 "`{name}` beside `sub`: with several subscriptions each has its own filter, `sub=<id>~<table>?<filters, encoded>`"
             )));
         }
-        if subs.len() > MAX_SUBS {
-            return Err(Problem::new(
-                400,
-                "too-many-subscriptions",
-                format!("{} subscriptions, at most {MAX_SUBS} on one connection", subs.len()),
-            ));
-        }
-        let mut seen = HashSet::new();
-        if let Some(twice) = subs.iter().find(|s| !seen.insert(&s.sub)) {
-            return Err(malformed(format!("two subscriptions are called `{}`", twice.sub)));
-        }
+        fit_together(subs.iter())?;
         Ok(StreamParams { requests: subs, since, wait })
     }
+}
+
+/// Can these be on one connection?
+///
+/// # Errors
+/// They are too many, or two have one name.
+pub(super) fn fit_together<'a>(subs: impl ExactSizeIterator<Item = &'a Request>) -> Result<(), Problem> {
+    if subs.len() > MAX_SUBS {
+        let detail = format!("{} subscriptions, at most {MAX_SUBS} on one connection", subs.len());
+        return Err(Problem::new(400, "too-many-subscriptions", detail));
+    }
+    let mut seen = HashSet::new();
+    for request in subs {
+        if !seen.insert(&request.sub) {
+            return Err(malformed(format!("two subscriptions are called `{}`", request.sub)));
+        }
+    }
+    Ok(())
 }
 
 /// `<id>~<table>?<filters, encoded>`.

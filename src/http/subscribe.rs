@@ -8,6 +8,7 @@ use super::params::{self, malformed};
 use crate::hub::Start;
 use crate::session::Request;
 use crate::wire::message::FIRST_SUB;
+use crate::wire::strict;
 use serde::Deserialize;
 
 /// The `type` of the message; a body may leave it out.
@@ -54,6 +55,27 @@ impl Wanted {
         let start = self.since.as_deref().map(params::start).transpose()?;
         Ok((params::one(self.label(), Some(&self.table), pairs)?, start.unwrap_or(Start::Snapshot)))
     }
+}
+
+/// The subscriptions in a body: one object, or a list of them.
+///
+/// # Errors
+/// 400 with what would be right.
+pub(super) fn in_body(body: &[u8]) -> Result<Vec<(Request, Start)>, Problem> {
+    let text = strict::value(body)?.get();
+    let wanted: Vec<Wanted> = match text.as_bytes() {
+        [b'[', ..] => serde_json::from_str(text),
+        _ => serde_json::from_str(text).map(|one| vec![one]),
+    }
+    .map_err(|e| {
+        malformed(format!("a subscription is `{{\"sub\", \"table\", \"where\", ..}}`, or a list of them: {e}"))
+    })?;
+    if wanted.is_empty() {
+        return Err(malformed("an empty list: there is nothing to stream"));
+    }
+    let read: Vec<(Request, Start)> = wanted.iter().map(Wanted::read).collect::<Result<_, _>>()?;
+    params::fit_together(read.iter().map(|(request, _)| request))?;
+    Ok(read)
 }
 
 #[cfg(test)]

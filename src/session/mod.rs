@@ -359,7 +359,11 @@ impl Session {
                 self.hub.counts().add_reset(reason);
             }
             // a snapshot, what was missed, or one more tick: whichever it is, nothing of it is left out
-            PieceKind::Data => sub.told = !sub.behind,
+            PieceKind::Data => {
+                // its snapshot may stand before the resume point, and then no message says that all are whole again
+                self.announce |= self.lasting && !sub.told;
+                sub.told = !sub.behind;
+            }
         }
         let label = sub.request.sub.clone();
         // a snapshot may stand at a tick that a session, by cursor, has already been told to be past

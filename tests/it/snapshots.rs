@@ -68,7 +68,10 @@ async fn a_snapshot_joins_the_stream_exactly_under_load() {
         for _ in 0..2 {
             let (n, number) = (rng.random_range(0..6), clients.len());
             let query = format!("table=t&n=gte.{n}&id=neq.{}", 100_000 + number);
-            clients.push(Watched::start(plan(TRANSPORTS[number % 2], n, &query, rng.random()), gateways.clone()));
+            clients.push(Watched::start(
+                plan(TRANSPORTS[number % TRANSPORTS.len()], n, &query, rng.random()),
+                gateways.clone(),
+            ));
         }
         tokio::time::sleep(Duration::from_millis(rng.random_range(1..60))).await;
         let truth = oracle.tick().await;

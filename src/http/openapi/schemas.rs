@@ -214,7 +214,7 @@ fn problem_document() -> AnySchema {
     .into()
 }
 
-fn held(about: &str) -> Object {
+pub(super) fn held(about: &str) -> Object {
     let members = [("key", schema("Key").into()), ("version", schema("Version").into()), ("row", schema("Row").into())];
     object(about, members)
 }

@@ -7,11 +7,12 @@ use crate::wire::CloseReason;
 use actix_web::dev;
 use actix_web::error::PayloadError;
 use actix_web::http::header::HeaderMap;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -73,9 +74,11 @@ impl Incoming {
         let shared = Rc::new(Shared { payload: RefCell::new(payload), fault: Cell::new(None) });
         let guarded: Pin<Box<dyn Stream<Item = _>>> =
             Box::pin(Guarded { shared: shared.clone(), guard: Guard::default() });
-        let payload = web::Payload::from(dev::Payload::from(guarded));
+        // its only way from a stream; ready at once
+        let payload = web::Payload::from_request(request, &mut dev::Payload::from(guarded)).into_inner()?;
         let (answer, _, messages) = actix_ws::handle_with_protocols(request, payload, protocols)?;
-        let messages = messages.max_frame_size(MAX_MESSAGE).aggregate_continuations().max_continuation_size(MAX_MESSAGE);
+        let messages =
+            messages.max_frame_size(MAX_MESSAGE).aggregate_continuations().max_continuation_size(MAX_MESSAGE);
         let headers = answer.headers().clone();
         Ok((Incoming { messages, shared, _answer: answer }, headers))
     }
@@ -92,14 +95,15 @@ impl Incoming {
         }
     }
 
-    /// Reads what still comes and throws it away, until the client ends it.
-    pub(super) async fn drain(&mut self) {
+    /// Reads what still comes and throws it away, for as long as anybody waits for it.
+    pub(super) async fn drain(&mut self) -> Infallible {
         let mut drained = 0;
         while drained < MAX_DRAINED {
             let next = std::future::poll_fn(|cx| self.shared.payload.borrow_mut().poll_next_unpin(cx)).await;
-            let Some(Ok(bytes)) = next else { return };
+            let Some(Ok(bytes)) = next else { break };
             drained += bytes.len();
         }
+        std::future::pending().await
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::super::params::MAX_LABEL;
 use super::super::subscribe::Wanted;
-use crate::wire::strict;
+use crate::wire::strict::{self, BodyError};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
@@ -21,7 +21,9 @@ pub(super) enum Input {
     /// Writes rows.
     Write(Write),
     /// Hands in a new token.
-    Auth(Token),
+    Auth,
+    /// A write, by its `id`, with text that the database cannot store.
+    Nul(String),
     /// Asks for a sign of life.
     Ping,
 }
@@ -71,7 +73,14 @@ impl Input {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn read(text: &str) -> Result<Input, String> {
-        let members = strict::object(text.as_bytes()).map_err(|e| e.to_string())?;
+        let members = match strict::object(text.as_bytes()) {
+            Ok(members) => members,
+            // somebody may have typed it: no reason to lose the connection
+            Err(BodyError::Nul) if let Ok(write) = serde_json::from_str::<Write>(text) => {
+                return Ok(Input::Nul(write.id));
+            }
+            Err(error) => return Err(error.to_string()),
+        };
         let kind = members.iter().find(|(name, _)| name == "type").ok_or("a message has a `type`")?;
         let kind: String = serde_json::from_str(kind.1.get()).map_err(|_| "`type` is a text")?;
         match kind.as_str() {
@@ -85,7 +94,7 @@ impl Input {
                 }
                 Ok(Input::Write(write))
             }
-            "auth" => Ok(Input::Auth(whole(text)?)),
+            "auth" => whole::<Token>(text).map(|_| Input::Auth),
             "ping" => whole::<Bare>(text).map(|_| Input::Ping),
             _ => Err("`type` is `init`, `subscribe`, `unsubscribe`, `write`, `auth` or `ping`".to_owned()),
         }
@@ -104,9 +113,11 @@ mod tests {
     #[test]
     fn each_message_is_read() {
         assert!(matches!(Input::read(r#"{"type":"init"}"#), Ok(Input::Init(Token { token: None, .. }))));
-        assert!(matches!(Input::read(r#"{"token":"x","type":"auth"}"#), Ok(Input::Auth(Token { token: Some(_), .. }))));
+        assert!(matches!(Input::read(r#"{"token":"x","type":"auth"}"#), Ok(Input::Auth)));
         assert!(matches!(Input::read(r#"{"type":"subscribe","sub":"2","table":"t"}"#), Ok(Input::Subscribe(_))));
-        assert!(matches!(Input::read(r#"{"type":"unsubscribe","sub":"2"}"#), Ok(Input::Unsubscribe(sub)) if sub == "2"));
+        assert!(
+            matches!(Input::read(r#"{"type":"unsubscribe","sub":"2"}"#), Ok(Input::Unsubscribe(sub)) if sub == "2")
+        );
         assert!(matches!(Input::read(r#"{"type":"ping"}"#), Ok(Input::Ping)));
         let write = Input::read(r#"{"type":"write","id":"w1","ops":[{"n":1.10}],"idempotency_key":"k"}"#);
         let Ok(Input::Write(write)) = write else { panic!("{write:?}") };

@@ -45,9 +45,12 @@ mod tests {
             check(&request.to_http_request(), &allowed).is_ok()
         };
         assert!(judge(&[]), "no browser");
-        for origin in
-            ["https://app.example.com", "http://localhost:5173", "http://live.example.com:8080", "https://live.example.com:8080"]
-        {
+        for origin in [
+            "https://app.example.com",
+            "http://localhost:5173",
+            "http://live.example.com:8080",
+            "https://live.example.com:8080",
+        ] {
             assert!(judge(&[origin]), "{origin}");
         }
         for origin in [
