@@ -72,7 +72,7 @@ struct Writer {
 impl Writer {
     async fn new(server: &Server) -> Outcome<Writer> {
         let sql = server.sql("bench").await?;
-        let one = sql.prepare("update item set n = $1 where id = $1 % 20000").await?;
+        let one = sql.prepare("update item set n = $1::bigint where id = $1::bigint % 20000").await?;
         let many = sql
             .prepare(
                 "update item set n = s.n from generate_series($1::bigint, $2::bigint) as s(n) where id = s.n % 20000",

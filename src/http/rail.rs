@@ -317,6 +317,9 @@ impl Rail {
             track.key.1.cursor(Some(news.position), lag_ms, &mut frames);
             write(track, place, frames.freeze());
         }
+        if told.more {
+            track.signal.wake();
+        }
         inner.tidy(id);
     }
 }

@@ -9,9 +9,10 @@ use super::ring::{Audience, Entry, EntryKind};
 use super::{Happening, Hub, Join, Loaded, ResetReason, Shape, SourceError, TOO_LARGE};
 use crate::change::{Position, Tick};
 use crate::wire::{Message, message};
+use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,53 @@ impl Turns {
     }
 }
 
+/// Shapes whose rows are being read: they are told every change of their table.
+///
+/// Entered before the gathering begins. A tick that was listed before that was made before the read: the rows contain it.
+#[derive(Clone, Default)]
+pub(super) struct Loading(Arc<Mutex<HashMap<u32, Vec<Arc<Shape>>>>>);
+
+impl Loading {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Vec<Arc<Shape>>>> {
+        // held for a push or a copy
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of a table, each once.
+    pub(super) fn of(&self, relid: u32) -> Vec<Arc<Shape>> {
+        let mut shapes = self.lock().get(&relid).cloned().unwrap_or_default();
+        shapes.sort_by_key(Arc::as_ptr);
+        shapes.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        shapes
+    }
+
+    fn enter(&self, shape: &Arc<Shape>) -> Entered {
+        self.lock().entry(shape.spec.table.relid).or_default().push(shape.clone());
+        Entered { loading: self.clone(), shape: shape.clone() }
+    }
+}
+
+/// Leaves when dropped.
+struct Entered {
+    loading: Loading,
+    shape: Arc<Shape>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut loading = self.loading.lock();
+        let relid = self.shape.spec.table.relid;
+        let Some(shapes) = loading.get_mut(&relid) else { return };
+        // once: the next read of the shape may have entered already
+        if let Some(at) = shapes.iter().position(|other| Arc::ptr_eq(other, &self.shape)) {
+            shapes.swap_remove(at);
+        }
+        if shapes.is_empty() {
+            loading.remove(&relid);
+        }
+    }
+}
+
 impl Hub {
     /// The same for a newcomer: an error when too many wait already.
     pub(super) fn load_for_newcomer(&self, shape: &Arc<Shape>) -> Result<(), SourceError> {
@@ -87,6 +135,7 @@ impl Hub {
 
     /// Starts reading a snapshot for `shape`, if nobody does already.
     pub(super) fn load(&self, shape: &Arc<Shape>, audience: Audience) {
+        let entered = self.loading.enter(shape);
         {
             let mut state = shape.lock();
             if state.gather.is_some() || state.closed.is_some() {
@@ -106,6 +155,7 @@ impl Hub {
             head: self.head(),
             gather_bytes: self.options.gather_bytes,
             snapshot_bytes: self.options.snapshot_bytes,
+            _entered: entered,
         };
         self.tasks.spawn("snapshot", load.run());
     }
@@ -121,6 +171,7 @@ struct Load {
     head: tokio::sync::watch::Receiver<Option<Tick>>,
     gather_bytes: usize,
     snapshot_bytes: usize,
+    _entered: Entered,
 }
 
 enum Outcome {

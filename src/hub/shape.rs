@@ -53,8 +53,8 @@ impl Spec {
     ///
     /// # Errors
     /// An image does not fit the table as it was when the shape was made: nothing can be said about its rows.
-    pub fn select(&self, nets: &[Net]) -> Result<Vec<(WireOp, WireRow)>, ImageError> {
-        nets.iter().filter_map(|net| self.select_one(net).transpose()).collect()
+    pub fn select<'a>(&self, nets: impl IntoIterator<Item = &'a Net>) -> Result<Vec<(WireOp, WireRow)>, ImageError> {
+        nets.into_iter().filter_map(|net| self.select_one(net).transpose()).collect()
     }
 
     fn select_one(&self, net: &Net) -> Result<Option<(WireOp, WireRow)>, ImageError> {
@@ -233,8 +233,9 @@ impl Shape {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one tick.
-    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> Published {
+    /// Takes one tick. `places` are those of the changes that may concern the shape, if it is known that others do not; never
+    /// while a snapshot is read.
+    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch, places: Option<&[usize]>) -> Published {
         let nets = match part {
             TableBatch::Reload(reason) => {
                 self.reset(
@@ -248,7 +249,11 @@ impl Shape {
             }
             TableBatch::Changes(nets) => nets,
         };
-        let Ok(rows) = self.spec.select(nets) else {
+        let rows = match places {
+            Some(places) => self.spec.select(places.iter().filter_map(|at| nets.get(*at))),
+            None => self.spec.select(nets),
+        };
+        let Ok(rows) = rows else {
             // the table's columns changed and the catalog does not know yet: what is not understood is not guessed
             self.reset(tick, ResetReason::Schema);
             return Published::Stale;

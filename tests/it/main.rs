@@ -15,6 +15,7 @@ mod browser;
 mod commands;
 mod demo;
 mod fan_connection;
+mod fan_riders;
 mod faults_drain;
 mod faults_slow;
 mod faults_storm;

@@ -87,7 +87,8 @@ pub(in super::super) fn stream() -> PathItem {
         A position that is not known any more is told as `reset`, and a snapshot.";
     let get =
         subscribing(operation("stream", "streams", "Follow tables", about)).parameter(asked("Last-Event-ID", last));
-    let get = oversized(refusing(get)).response("200", events().build()).response("429", problem(&["connection-limit"]));
+    let get =
+        oversized(refusing(get)).response("200", events().build()).response("429", problem(&["connection-limit"]));
     let mut item = PathItem::default();
     item.get = Some(get.build());
     item.post = Some(stream_of_body());
