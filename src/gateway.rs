@@ -4,16 +4,20 @@
 
 use crate::cache::{History, ReadOptions, Reads};
 use crate::config::Settings;
-use crate::http::{self, StaticPage};
+use crate::http::{self, Closes, StaticPage, StreamLimits, Streams};
 use crate::hub::{Hub, HubOptions};
 use crate::pg::doorbell::{self, Bell};
 use crate::pg::write::Writer;
 use crate::pg::{self, PgError, Status, Store, Ticker, TickerOptions};
 use crate::tasks::Tasks;
 use actix_web::dev::ServerHandle;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Part of the drain time over which the streams' ends are spread. The rest is for those that are slow to leave.
+const SPREAD: f64 = 0.7;
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +66,14 @@ impl Core {
         let rest = settings.pool_size.saturating_sub(settings.snapshot_reads + 1);
         let loads = (rest / 2).max(1);
         let writes = rest.saturating_sub(loads).max(1);
-        let store = Store::new(pool.clone(), loads, settings.batch_bytes, settings.snapshot_max_bytes);
+        // seldom all are busy at once: a crowd that comes back borrows one more
+        let past = if rest > 2 { 2 } else { 1 };
+        let store = Store::new(pool.clone(), loads, past, settings.batch_bytes);
         let options = HubOptions {
             ring_bytes: settings.ring_bytes,
             snapshot_reads: settings.snapshot_reads,
+            snapshot_queue: settings.snapshot_queue,
+            snapshot_bytes: settings.snapshot_max_bytes,
             gather_bytes: settings.batch_bytes,
         };
         let hub = Hub::new(Arc::new(store.clone()), options, tasks.clone());
@@ -111,6 +119,9 @@ pub struct Gateway {
     core: Core,
     address: SocketAddr,
     server: ServerHandle,
+    streams: Arc<Streams>,
+    draining: CancellationToken,
+    closes: Arc<Closes>,
     drain: Duration,
 }
 
@@ -121,9 +132,15 @@ impl Gateway {
     /// The settings are wrong or the address is taken.
     pub fn start(settings: &Settings, pages: Vec<StaticPage>) -> Result<Gateway, StartError> {
         let listen = |reason| StartError::Listen { address: settings.listen.clone(), reason };
-        let listener = TcpListener::bind(&settings.listen).map_err(listen)?;
+        crate::limits::files_for(settings.max_connections);
+        let listener = http::listen(&settings.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let core = Core::start(settings)?;
+        let limits = StreamLimits { per_address: settings.max_streams_per_address, max_age: settings.max_stream_age };
+        let draining = core.tasks.stopping().child_token();
+        let streams = Streams::new(limits, draining.clone(), core.tasks.stopping().clone());
+        core.tasks.spawn("stream rotation", streams.clone().rotate());
+        let closes = Arc::new(Closes::default());
         let app = http::App {
             hub: core.hub.clone(),
             reads: core.reads.clone(),
@@ -131,16 +148,25 @@ impl Gateway {
             writer: core.writer.clone(),
             status: core.status.clone(),
             bell: core.bell.clone(),
-            stopping: core.tasks.stopping().clone(),
+            closes: closes.clone(),
+            stopping: draining.clone(),
+            streams: streams.clone(),
             started: Instant::now(),
+            write_timeout: settings.write_timeout,
+            ws: http::WsOptions {
+                allowed_origins: settings.allowed_origins.clone(),
+                ping: settings.ping,
+                init: settings.init_wait,
+            },
         };
-        let server = http::serve(listener, app, pages, settings.workers, settings.drain).map_err(listen)?;
+        let server = http::serve(listener, app, pages, settings.max_connections, settings.workers, settings.drain)
+            .map_err(listen)?;
         let handle = server.handle();
         // not cancelled with the rest: dropped, it would cut the answers that it is asked to let end
         core.tasks.spawn_to_end("http server", async move {
             let _ = server.await;
         });
-        Ok(Gateway { core, address, server: handle, drain: settings.drain })
+        Ok(Gateway { core, address, server: handle, closes, streams, draining, drain: settings.drain })
     }
 
     /// Where it listens.
@@ -155,18 +181,30 @@ impl Gateway {
         &self.core
     }
 
+    /// Why connections ended.
+    #[must_use]
+    pub fn closes(&self) -> &Closes {
+        &self.closes
+    }
+
     /// Waits until it cannot go on; returns why.
     pub async fn failed(&self) -> String {
         self.core.tasks.stopping().cancelled().await;
         self.core.tasks.failure().unwrap_or_else(|| "stopped".to_owned())
     }
 
-    /// Says good-bye to every stream, lets answers end, stops everything within the drain time.
+    /// Takes no more connections, ends the streams one after the other, lets answers end, stops everything: within the drain
+    /// time and a second.
     pub async fn shutdown(self) {
-        // streams end themselves on this; otherwise the server would wait for them its whole timeout
-        self.core.tasks.stopping().cancel();
-        let _ = tokio::time::timeout(self.drain + Duration::from_secs(1), self.server.stop(true)).await;
-        let stragglers = self.core.tasks.shutdown(Duration::from_secs(1)).await;
+        // from here on `/readyz` says so, and who waits for changes is answered
+        self.draining.cancel();
+        // feed and hub go on: whoever is still connected is told what happens
+        let leave = self.streams.drain(self.drain.mul_f64(SPREAD));
+        let ended = tokio::time::timeout(self.drain, futures_util::future::join(self.server.stop(true), leave)).await;
+        if ended.is_err() {
+            tracing::warn!(streams = self.streams.count(), "not everybody had left at the end of the drain time");
+        }
+        let stragglers = self.core.tasks.shutdown(Duration::from_millis(900)).await;
         if !stragglers.is_empty() {
             tracing::warn!(tasks = ?stragglers, "still running at the deadline");
         }

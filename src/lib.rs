@@ -7,7 +7,7 @@
 //!    └▶ NOTIFY, only when someone sleeps                ├▶ cache: the past that kept answers are held against
 //!                                                       └▶ hub: what it means to each shape, encoded once, into rings
 //!                                                            └▶ session: subscriptions merged tick by tick
-//!                                                                 └▶ http: SSE · long-poll · polling
+//!                                                                 └▶ http: SSE · WebSocket · long-poll · polling
 //! ```
 //!
 //! One direction; imports run the other way and a test says so. Sentences that hold everywhere:
@@ -30,7 +30,7 @@
 //! - [`http`]: the only modules that know actix.
 //! - [`demo`]: an application to look at.
 //! - [`localpg`]: a private Postgres for the demo and the tests.
-//! - [`gateway`], [`config`], [`cli`], [`tasks`]: the program around them.
+//! - [`gateway`], [`config`], [`cli`], [`tasks`], [`limits`]: the program around them.
 //!
 //! *A row changes.* The capture trigger writes versions and images to the log; the bell rings if nobody is polling.
 //! The leader's [`pg::Ticker`] makes a tick (durable), reads the rows between the last tick and this one, folds them to
@@ -46,7 +46,11 @@
 //! *A client resumes.* Its position is a tick. [`hub::Hub::subscribe`] registers the shape first. If the ring reaches
 //! back to the position, the cursor is set there and nothing is read. Otherwise the range from the position to the
 //! tick at registration is read once for all who ask, and sent before the ring. A position that is unknown or too
-//! old is answered with `reset` and a snapshot.
+//! old is answered with `reset` and a snapshot. A subscriber that fell off its ring is brought forward in the same way.
+//!
+//! *A client talks over a WebSocket.* The handler of `/v1/ws` stays pending for as long as the connection lives: what comes
+//! passes a guard that looks at the head of each frame, then the framework's reader; what leaves goes straight to the
+//! socket. Its [`session::Session`] is a lasting one: subscriptions are added and removed while it runs.
 //!
 //! *A client writes.* [`http`] knows the whole request before the first statement; [`pg::write`] compares the version
 //! under the row's lock, writes, keeps the answer if it may be asked for again, and commits, all in one transaction
@@ -62,6 +66,7 @@ pub mod filter;
 pub mod gateway;
 pub mod http;
 pub mod hub;
+pub mod limits;
 pub mod localpg;
 pub mod pg;
 pub mod session;

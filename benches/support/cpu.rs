@@ -44,8 +44,17 @@ pub(crate) fn nanos(pid: u32) -> u64 {
 
 /// The most memory a process had resident so far, in megabytes.
 pub(crate) fn peak_megabytes(pid: u32) -> f64 {
+    status(pid, "VmHWM:")
+}
+
+/// The memory it has resident, in megabytes.
+pub(crate) fn megabytes(pid: u32) -> f64 {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: u32, name: &str) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(f64::NAN) / 1024.0
 }
 

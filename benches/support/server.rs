@@ -37,6 +37,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(flush: Flush) -> Outcome<Server> {
+        Server::start_with(flush, &[]).await
+    }
+
+    /// With more settings.
+    pub(crate) async fn start_with(flush: Flush, more: &[(&'static str, &str)]) -> Outcome<Server> {
         let mut settings = vec![
             ("shared_buffers", "256MB".to_owned()),
             ("max_connections", "120".to_owned()),
@@ -48,6 +53,7 @@ impl Server {
             // whole pages are logged once after a checkpoint, which in short runs would be all the time
             ("full_page_writes", "off".to_owned()),
         ];
+        settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         if let Flush::Takes(time) = flush {
             settings.push(("commit_delay", time.as_micros().to_string()));
             settings.push(("commit_siblings", "0".to_owned()));

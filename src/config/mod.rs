@@ -36,12 +36,28 @@ pub struct Settings {
     pub snapshot_max_bytes: usize,
     /// Snapshots read at a time.
     pub snapshot_reads: usize,
+    /// Snapshots that may wait for their turn.
+    pub snapshot_queue: usize,
     /// Bytes of answers to reads that are kept.
     pub cache_bytes: u64,
     /// Rows one answer to a read may have.
     pub read_max_rows: usize,
     /// How long shutdown waits for answers to end.
     pub drain: Duration,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Streams of one client address; 0 is no limit.
+    pub max_streams_per_address: usize,
+    /// Age at which a stream is told to come back; zero is never.
+    pub max_stream_age: Duration,
+    /// How long a stream's client may take nothing before its connection is closed.
+    pub write_timeout: Duration,
+    /// Origins whose pages may open a WebSocket, beside the gateway's own.
+    pub allowed_origins: Vec<String>,
+    /// Between two pings of a WebSocket; two without an answer end it.
+    pub ping: Duration,
+    /// How long a WebSocket may take to its first message. The contract's number: no flag.
+    pub init_wait: Duration,
 }
 
 impl Settings {
@@ -61,9 +77,22 @@ impl Settings {
             batch_bytes: 64 << 20,
             snapshot_max_bytes: 256 << 20,
             snapshot_reads: 4,
+            snapshot_queue: 1000,
             cache_bytes: 64 << 20,
             read_max_rows: 1000,
             drain: Duration::from_secs(10),
+            max_connections: 20_000,
+            // behind a proxy all streams come from one address
+            max_streams_per_address: 0,
+            // A gateway that is added later gets its share of the streams within the hour, with nobody moving them, and
+            // what comes back does so all the time instead of at the first deploy. It costs one resume an hour.
+            max_stream_age: Duration::from_secs(3600),
+            // longer than a tunnel or a change of network takes; a client that sleeps longer resumes when it wakes
+            write_timeout: Duration::from_secs(20),
+            allowed_origins: Vec::new(),
+            // twice a minute: proxies cut what is silent for 60 s
+            ping: Duration::from_secs(25),
+            init_wait: Duration::from_secs(10),
         }
     }
 }
@@ -125,6 +154,9 @@ pub struct ServeArgs {
     /// Snapshots read from the database at a time [default: 4]
     #[arg(long, env = "ROWCAST_SNAPSHOT_READS", value_name = "N")]
     pub snapshot_reads: Option<usize>,
+    /// Snapshots that may wait for their turn; who needs one more is told to come back [default: 1000]
+    #[arg(long, env = "ROWCAST_SNAPSHOT_QUEUE", value_name = "N")]
+    pub snapshot_queue: Option<usize>,
     /// Bytes of answers to reads that are kept; 0 keeps none [default: 67108864]
     #[arg(long, env = "ROWCAST_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<u64>,
@@ -134,6 +166,24 @@ pub struct ServeArgs {
     /// Seconds that shutdown waits for answers to end [default: 10]
     #[arg(long, env = "ROWCAST_DRAIN_SECONDS", value_name = "S")]
     pub drain_seconds: Option<u64>,
+    /// Connections at a time; more are answered 503 and closed [default: 20000]
+    #[arg(long, env = "ROWCAST_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Streams of one client address; 0 is no limit, as behind a proxy all have its address [default: 0]
+    #[arg(long, env = "ROWCAST_MAX_STREAMS_PER_ADDRESS", value_name = "N")]
+    pub max_streams_per_address: Option<usize>,
+    /// Seconds, give or take a tenth, after which a stream is told to come back; 0 is never [default: 3600]
+    #[arg(long, env = "ROWCAST_MAX_STREAM_AGE_SECONDS", value_name = "S")]
+    pub max_stream_age_seconds: Option<u64>,
+    /// Seconds that the client of a stream may take nothing before its connection is closed [default: 20]
+    #[arg(long, env = "ROWCAST_WRITE_TIMEOUT_SECONDS", value_name = "S")]
+    pub write_timeout_seconds: Option<u64>,
+    /// Origins whose pages may open a WebSocket, such as `https://app.example.com`, joined with `,` [default: the gateway's own]
+    #[arg(long, env = "ROWCAST_ALLOWED_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
+    pub allowed_origins: Option<Vec<String>>,
+    /// Seconds between two pings of a WebSocket; two without an answer end it [default: 25]
+    #[arg(long, env = "ROWCAST_PING_SECONDS", value_name = "S")]
+    pub ping_seconds: Option<u64>,
 }
 
 /// The file. Every key is optional.
@@ -152,9 +202,16 @@ struct File {
     batch_bytes: Option<usize>,
     snapshot_max_bytes: Option<usize>,
     snapshot_reads: Option<usize>,
+    snapshot_queue: Option<usize>,
     cache_bytes: Option<u64>,
     read_max_rows: Option<usize>,
     drain_seconds: Option<u64>,
+    max_connections: Option<usize>,
+    max_streams_per_address: Option<usize>,
+    max_stream_age_seconds: Option<u64>,
+    write_timeout_seconds: Option<u64>,
+    allowed_origins: Option<Vec<String>>,
+    ping_seconds: Option<u64>,
 }
 
 /// Settings that cannot be used.
@@ -219,9 +276,29 @@ impl ServeArgs {
             batch_bytes: pick(self.batch_bytes, file.batch_bytes, default.batch_bytes),
             snapshot_max_bytes: pick(self.snapshot_max_bytes, file.snapshot_max_bytes, default.snapshot_max_bytes),
             snapshot_reads: pick(self.snapshot_reads, file.snapshot_reads, default.snapshot_reads),
+            snapshot_queue: pick(self.snapshot_queue, file.snapshot_queue, default.snapshot_queue),
             cache_bytes: self.cache_bytes.or(file.cache_bytes).unwrap_or(default.cache_bytes),
             read_max_rows: pick(self.read_max_rows, file.read_max_rows, default.read_max_rows),
             drain: seconds(self.drain_seconds, file.drain_seconds, default.drain),
+            max_connections: pick(self.max_connections, file.max_connections, default.max_connections),
+            max_streams_per_address: pick(
+                self.max_streams_per_address,
+                file.max_streams_per_address,
+                default.max_streams_per_address,
+            ),
+            max_stream_age: seconds(self.max_stream_age_seconds, file.max_stream_age_seconds, default.max_stream_age),
+            write_timeout: seconds(self.write_timeout_seconds, file.write_timeout_seconds, default.write_timeout),
+            allowed_origins: self
+                .allowed_origins
+                .clone()
+                .or(file.allowed_origins)
+                .unwrap_or_default()
+                .iter()
+                .map(|origin| origin.trim().to_owned())
+                .filter(|origin| !origin.is_empty())
+                .collect(),
+            ping: seconds(self.ping_seconds, file.ping_seconds, default.ping),
+            init_wait: default.init_wait,
             database_url: default.database_url,
         }
         .checked()
@@ -231,7 +308,7 @@ impl ServeArgs {
 impl Settings {
     fn checked(self) -> Result<Settings, ConfigError> {
         let ms = Duration::from_millis;
-        let rules: [(&'static str, bool, &'static str); 8] = [
+        let rules: [(&'static str, bool, &'static str); 14] = [
             ("pool_size", self.pool_size >= 2, "at least 2: one for a snapshot, one for everything else"),
             ("workers", self.workers >= 1, "at least 1"),
             ("tick_interval_ms", (ms(1)..=ms(1000)).contains(&self.tick_interval), "1 to 1000"),
@@ -243,6 +320,20 @@ impl Settings {
                 "at least 1 and below `pool_size`",
             ),
             ("read_max_rows", (1..=100_000).contains(&self.read_max_rows), "1 to 100000"),
+            ("max_connections", self.max_connections >= 10, "at least 10"),
+            (
+                "max_stream_age_seconds",
+                self.max_stream_age.is_zero() || self.max_stream_age >= Duration::from_secs(10),
+                "0, or at least 10",
+            ),
+            ("snapshot_queue", self.snapshot_queue >= 1, "at least 1"),
+            ("write_timeout_seconds", (1..=3600).contains(&self.write_timeout.as_secs()), "1 to 3600"),
+            ("ping_seconds", (1..=3600).contains(&self.ping.as_secs()), "1 to 3600"),
+            (
+                "allowed_origins",
+                self.allowed_origins.iter().all(|origin| is_origin(origin)),
+                "each as browsers send it: `https://app.example.com`, with the port if it is not the usual one, without a path, in lower case",
+            ),
             ("batch_bytes", self.batch_bytes >= 1 << 20, "at least 1048576"),
         ];
         match rules.into_iter().find(|(_, holds, _)| !holds) {
@@ -250,6 +341,18 @@ impl Settings {
             None => Ok(self),
         }
     }
+}
+
+/// Can this be what a browser sends as `Origin`? What cannot would allow nobody and look as if it did.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let usual = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return false,
+    };
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-:[]".contains(c);
+    !host.is_empty() && host.chars().all(plain) && !host.ends_with(usual)
 }
 
 #[cfg(test)]
@@ -292,6 +395,23 @@ mod tests {
             (settings.pool_size, settings.ring_bytes, settings.retention),
             (default.pool_size, default.ring_bytes, default.retention)
         );
+    }
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        for origin in ["https://app.example.com", "http://localhost:5173", "https://[::1]:8443", "http://x:443"] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for origin in ["*", "null", "app.example.com", "https://", "https://*.example.com", "https://App.example.com"] {
+            assert!(!is_origin(origin), "{origin}");
+        }
+        for origin in ["https://app.example.com/", "https://app.example.com:443", "ftp://x", "http://x:80"] {
+            assert!(!is_origin(origin), "{origin}");
+        }
+        let args =
+            ServeArgs { allowed_origins: Some(vec!["https://a ".into(), "http://b".into()]), ..Default::default() };
+        let settings = with_file("database_url = \"x\"\nallowed_origins = [\"https://c\"]\n", args).unwrap();
+        assert_eq!(settings.allowed_origins, ["https://a", "http://b"]);
     }
 
     #[test]

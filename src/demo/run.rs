@@ -58,6 +58,8 @@ async fn serve(
     let mut settings = Settings::new(&database.url);
     settings.listen = args.address().to_string();
     settings.drain = DRAIN;
+    // nobody needs more, and more files than a shell may open would be warned of
+    settings.max_connections = 400;
     let pages = vec![StaticPage { path: "/", content_type: "text/html; charset=utf-8", body: page::INDEX }];
     let gateway = Gateway::start(&settings, pages).map_err(|error| DemoError::Gateway(error.into()))?;
     let result = tokio::select! {

@@ -7,7 +7,7 @@ use super::wishes::Return;
 use super::write::{applied, batch_row, begin, respond};
 use super::{App, Problem, body};
 use crate::hub::Tables;
-use crate::pg::write::{Answer, Expected, Operation, Order, Verb};
+use crate::pg::write::{Answer, Claim, Expected, Operation, Order, Outcome, Render, Verb, Written};
 use crate::wire::strict;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -85,34 +85,55 @@ pub(super) async fn batch(
     strict::object(&body)?;
     let Batch { ops } = serde_json::from_slice(&body)
         .map_err(|e| malformed(format!("a batch is `{{\"ops\": [{{\"op\", \"table\", ..}}]}}`: {e}")))?;
+    let plan = plan(&ops, &app.hub.tables(), wishes.prefer)?;
+    let outcome = perform(&app, plan, wishes.claim(&request, &body)).await?;
+    Ok(respond(outcome, |mut body, position| {
+        body.insert_str(body.len() - 1, &format!(",\"position\":{}", serde_json::json!(position)));
+        body
+    }))
+}
+
+/// What a batch comes to.
+pub(super) struct Plan {
+    operations: Vec<Operation>,
+    render: Render,
+}
+
+/// Reads the operations, whose text was checked.
+///
+/// # Errors
+/// What is wrong with the first that is.
+pub(super) fn plan(ops: &[Box<RawValue>], tables: &Tables, prefer: Option<Return>) -> Result<Plan, Problem> {
     if ops.is_empty() || ops.len() > MAX_OPERATIONS {
         return Err(malformed(format!("{} operations; a batch has 1 to {MAX_OPERATIONS}", ops.len())));
     }
-    let tables = app.hub.tables();
     let (mut names, mut operations) = (Vec::new(), Vec::new());
-    let whole = wishes.prefer != Some(Return::Minimal);
+    let whole = prefer != Some(Return::Minimal);
     for (i, raw) in ops.iter().enumerate() {
-        let (op, operation) = operation(raw.get(), &tables, whole).map_err(|problem| problem.of_operation(i))?;
+        let (op, operation) = operation(raw.get(), tables, whole).map_err(|problem| problem.of_operation(i))?;
         names.push((op.name(), operation.table.clone()));
         operations.push(operation);
     }
-    let prefer = wishes.prefer;
-    let render = Box::new(move |rows: &[crate::pg::write::Written]| {
+    let render = Box::new(move |rows: &[Written]| {
         let rows = names.iter().zip(rows).map(|((op, table), row)| batch_row(op, table, row, whole && *op != "delete"));
         let mut headers = Vec::new();
         applied(prefer, &mut headers);
         let body = format!("{{\"rows\":[{}]}}", rows.collect::<Vec<_>>().join(","));
         Answer { status: 200, headers, body: Some(body) }
     });
-    let order = Order { claim: wishes.claim(&request, &body), operations, render };
-    let outcome = app.writer.perform(order).await.map_err(|failure| match failure.operation {
+    Ok(Plan { operations, render })
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// The problem of the operation that failed.
+pub(super) async fn perform(app: &App, plan: Plan, claim: Option<Claim>) -> Result<Outcome, Problem> {
+    let order = Order { claim, operations: plan.operations, render: plan.render };
+    app.writer.perform(order).await.map_err(|failure| match failure.operation {
         Some(index) => Problem::from(failure).of_operation(index),
         None => failure.into(),
-    })?;
-    Ok(respond(outcome, |mut body, position| {
-        body.insert_str(body.len() - 1, &format!(",\"position\":{}", serde_json::json!(position)));
-        body
-    }))
+    })
 }
 
 fn operation(text: &str, tables: &Tables, whole: bool) -> Result<(Op, Operation), Problem> {

@@ -5,33 +5,47 @@
 mod asked;
 mod batch;
 mod body;
+mod closes;
+mod connections;
 mod etag;
 mod fault;
+mod feed;
+mod listen;
 mod openapi;
 mod ops;
+mod outlet;
 mod packed;
 mod params;
 mod problem;
+mod rail;
 mod read_params;
 mod representation;
 mod routes;
 mod rows;
 mod sse;
 mod stream;
+mod streams;
+mod subscribe;
 mod tables;
 mod target;
 mod wishes;
 mod write;
+mod ws;
 
+pub use closes::Closes;
+pub use listen::listen;
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use stream::POSITION;
+pub use streams::{StreamLimits, Streams};
+pub(crate) use ws::WsOptions;
 
 use crate::cache::Reads;
 use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
 use crate::pg::write::Writer;
+use actix_web::body::MessageBody;
 use actix_web::dev::{Server, Service, ServiceRequest};
 use actix_web::{App as ActixApp, HttpResponse, HttpServer, ResponseError, web};
 use std::net::TcpListener;
@@ -74,8 +88,13 @@ pub struct App {
     pub(crate) writer: Writer,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
+    pub(crate) closes: Arc<Closes>,
+    /// Cancelled when no new streams are taken, and those there are end one after the other.
     pub(crate) stopping: CancellationToken,
+    pub(crate) streams: Arc<Streams>,
     pub(crate) started: Instant,
+    pub(crate) write_timeout: Duration,
+    pub(crate) ws: WsOptions,
 }
 
 /// Starts serving on `listener`.
@@ -86,23 +105,33 @@ pub fn serve(
     listener: TcpListener,
     app: App,
     pages: Vec<StaticPage>,
+    max_connections: usize,
     workers: usize,
     drain: Duration,
 ) -> std::io::Result<Server> {
     let app = web::Data::new(app);
+    let connections = connections::Connections::new(max_connections);
     let server = HttpServer::new(move || {
         let mut app = ActixApp::new()
             .app_data(app.clone())
+            .app_data(rail::Rail::new(app.hub.clone()))
             .wrap_fn(|request, service| {
-                let answer = match oversized(&request) {
-                    None => Ok(service.call(request)),
-                    Some(problem) => Err(problem),
+                let answer = match connections::refusal(&request) {
+                    Some(refusal) => Err(request.into_response(refusal)),
+                    None => match oversized(&request) {
+                        None => Ok(service.call(request)),
+                        Some(problem) => Err(request.into_response(problem.error_response())),
+                    },
                 };
                 async move {
-                    match answer {
-                        Ok(answer) => answer.await,
-                        Err(problem) => Err(problem.into()),
+                    let answer = match answer {
+                        Ok(answer) => answer.await?,
+                        Err(refusal) => refusal,
+                    };
+                    if let Some(spare) = answer.request().conn_data::<outlet::Spare>() {
+                        spare.answered(answer.response().body().size());
                     }
+                    Ok(answer)
                 }
             })
             .configure(routes::configure);
@@ -117,6 +146,14 @@ pub fn serve(
         }
         app.default_service(web::to(|| async { Problem::not_found().error_response() }))
     })
+    .on_connect(move |connection, extensions| {
+        extensions.insert(connections.opened());
+        if let Some(spare) = outlet::Spare::keep(connection) {
+            extensions.insert(spare);
+        }
+    })
+    // ours refuses with an answer; this one, per worker, only lets them wait unanswered
+    .max_connections(max_connections.saturating_mul(2))
     // our own handling decides when to drain
     .disable_signals()
     // a client that closed its half is gone: noticed in 0.1 s instead of two heartbeats

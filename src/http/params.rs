@@ -30,7 +30,7 @@ pub(super) struct StreamParams {
     pub wait: Option<Duration>,
 }
 
-fn malformed(detail: impl Into<String>) -> Problem {
+pub(super) fn malformed(detail: impl Into<String>) -> Problem {
     Problem::new(400, "malformed-request", detail)
 }
 
@@ -71,19 +71,27 @@ impl StreamParams {
                 "`{name}` beside `sub`: with several subscriptions each has its own filter, `sub=<id>~<table>?<filters, encoded>`"
             )));
         }
-        if subs.len() > MAX_SUBS {
-            return Err(Problem::new(
-                400,
-                "too-many-subscriptions",
-                format!("{} subscriptions, at most {MAX_SUBS} on one connection", subs.len()),
-            ));
-        }
-        let mut seen = HashSet::new();
-        if let Some(twice) = subs.iter().find(|s| !seen.insert(&s.sub)) {
-            return Err(malformed(format!("two subscriptions are called `{}`", twice.sub)));
-        }
+        fit_together(subs.iter())?;
         Ok(StreamParams { requests: subs, since, wait })
     }
+}
+
+/// Can these be on one connection?
+///
+/// # Errors
+/// They are too many, or two have one name.
+pub(super) fn fit_together<'a>(subs: impl ExactSizeIterator<Item = &'a Request>) -> Result<(), Problem> {
+    if subs.len() > MAX_SUBS {
+        let detail = format!("{} subscriptions, at most {MAX_SUBS} on one connection", subs.len());
+        return Err(Problem::new(400, "too-many-subscriptions", detail));
+    }
+    let mut seen = HashSet::new();
+    for request in subs {
+        if !seen.insert(&request.sub) {
+            return Err(malformed(format!("two subscriptions are called `{}`", request.sub)));
+        }
+    }
+    Ok(())
 }
 
 /// `<id>~<table>?<filters, encoded>`.
@@ -96,7 +104,7 @@ fn sub(text: &str) -> Result<Request, Problem> {
     one(label, Some(table), pairs)
 }
 
-fn one(label: &str, table: Option<&str>, pairs: Vec<(String, String)>) -> Result<Request, Problem> {
+pub(super) fn one(label: &str, table: Option<&str>, pairs: Vec<(String, String)>) -> Result<Request, Problem> {
     if label.is_empty() || label.len() > MAX_LABEL || label.chars().any(char::is_control) {
         return Err(malformed(format!("the id of a subscription has 1 to {MAX_LABEL} printable characters")));
     }

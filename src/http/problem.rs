@@ -55,11 +55,18 @@ const TITLES: &[(&str, &str)] = &[
     ("malformed-order", "the order is malformed"),
     ("filter-too-complex", "the filter is too large"),
     ("too-many-subscriptions", "too many subscriptions on one connection"),
+    ("already-subscribed", "a subscription has this name already"),
+    ("too-many-writes", "too many writes at once on one connection"),
+    ("tokens-not-configured", "tokens are not configured"),
+    ("origin-not-allowed", "pages of this origin may not connect"),
+    ("upgrade-required", "this address speaks WebSocket"),
     ("not-acceptable", "no such representation"),
     ("unsupported-media-type", "the body is of a type that is not read here"),
     ("table-unavailable", "the table cannot be served now"),
     ("snapshot-too-large", "the rows are too many"),
     ("snapshot-too-busy", "the rows change too fast"),
+    ("overloaded", "too many wait already"),
+    ("connection-limit", "too many connections"),
     ("unavailable", "the database cannot be used now"),
     ("request-timeout", "the request did not come to its end"),
     ("payload-too-large", "the body is too large"),
@@ -176,6 +183,27 @@ impl Problem {
         self.status
     }
 
+    /// The row as it is, as JSON text.
+    pub(super) fn row(&self) -> Option<&str> {
+        self.more.as_ref()?.current.as_deref()
+    }
+
+    /// The operation of a batch that failed.
+    pub(super) fn operation(&self) -> Option<u64> {
+        self.more.as_ref()?.errors.first()?["op"].as_u64()
+    }
+
+    /// A new name for the request that failed, under which the log has it.
+    pub(super) fn log(&self) -> String {
+        let request_id = format!("{:016x}", rand::random::<u64>());
+        if let Some(cause) = self.more.as_ref().and_then(|more| more.cause.as_ref()) {
+            tracing::error!(request_id, code = self.code, cause, "failed");
+        } else {
+            tracing::debug!(request_id, code = self.code, detail = self.detail, "refused");
+        }
+        request_id
+    }
+
     /// The JSON document.
     #[must_use]
     pub fn document(&self, request_id: &str) -> String {
@@ -215,12 +243,7 @@ impl ResponseError for Problem {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let request_id = format!("{:016x}", rand::random::<u64>());
-        if let Some(cause) = self.more.as_ref().and_then(|more| more.cause.as_ref()) {
-            tracing::error!(request_id, code = self.code, cause, "failed");
-        } else {
-            tracing::debug!(request_id, code = self.code, detail = self.detail, "refused");
-        }
+        let request_id = self.log();
         let mut answer = HttpResponse::build(self.status_code());
         answer.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         answer.insert_header((REQUEST_ID, request_id.clone()));

@@ -3,7 +3,7 @@
 //! Must not know: what an answer says. Invariant: a method that an address does not answer is 405 with `Allow`.
 
 use super::openapi;
-use super::{Problem, ops, stream, tables};
+use super::{Problem, ops, stream, tables, ws};
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, ResponseError, web};
 use utoipa::openapi::PathItem;
@@ -22,13 +22,26 @@ pub(super) struct Route {
 pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/v1/stream",
-        register: |path, config| _ = config.service(get(path, stream::stream)),
+        register: |path, config| {
+            let post = web::post().to(stream::stream_of_body);
+            _ = config.service(getting(path, stream::stream, "GET, HEAD, POST").route(post));
+        },
         describe: openapi::stream,
     },
     Route {
         path: "/v1/changes",
         register: |path, config| _ = config.service(get(path, stream::changes)),
         describe: openapi::changes,
+    },
+    Route {
+        path: "/v1/ws",
+        register: |path, config| _ = config.service(get(path, ws::ws)),
+        describe: openapi::websocket,
+    },
+    Route {
+        path: "/v1/schemas/message.json",
+        register: |path, config| _ = config.service(get_and_head(path, openapi::serve_messages)),
+        describe: openapi::message_schema,
     },
     Route { path: "/v1/tables/{table}", register: tables::tables, describe: openapi::table },
     // registered with the one before
@@ -65,10 +78,20 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
+    getting(path, handler, "GET, HEAD")
+}
+
+/// The same with other methods beside it, which the caller adds.
+fn getting<F, Args>(path: &str, handler: F, allow: &'static str) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
     web::resource(path)
         .route(web::get().to(handler))
         .route(web::head().to(|| async { HttpResponse::Ok().finish() }))
-        .default_service(web::to(|| not_allowed("GET, HEAD")))
+        .default_service(web::to(move || not_allowed(allow)))
 }
 
 /// A resource that answers GET, and HEAD with the same headers.

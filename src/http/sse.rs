@@ -1,127 +1,73 @@
-//! Server-sent events: a session as a response body.
+//! Server-sent events: what stands before the first event, and streams that only say good-bye.
 //!
-//! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>. Invariant: only whole events leave, and
-//! the body is asked for more only when the socket took the last.
+//! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>. Invariant: the headers are the same whoever
+//! writes them, we or the framework.
 
-use crate::session::{Event, Session};
+use super::App;
+use super::feed::RETRY_MS;
+use crate::wire::{CloseReason, Format};
 use actix_web::HttpResponse;
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::stream::{self, Stream};
-use std::collections::VecDeque;
-use std::convert::Infallible;
+use bytes::{Bytes, BytesMut};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
-/// Bytes gathered into one write.
-const CHUNK: usize = 64 * 1024;
+/// The headers of every stream.
+const HEADERS: [(&str, &str); 4] = [
+    ("content-type", "text/event-stream"),
+    ("cache-control", "no-store, no-transform"),
+    // a compressor in between would hold events back and cost up to 4 MB a connection
+    ("content-encoding", "identity"),
+    ("x-accel-buffering", "no"),
+];
 
-/// Between these a client that lost the connection waits, so that not all come back at one moment.
-const RETRY_MS: std::ops::Range<u32> = 500..2500;
+/// How long a stream that comes before the gateway is ready is held.
+pub(super) const READY_WAIT: Duration = Duration::from_secs(10);
 
-/// A response with the stream headers.
-#[must_use]
-pub(super) fn response(body: impl Stream<Item = Result<Bytes, Infallible>> + 'static) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header(("Content-Type", "text/event-stream"))
-        .insert_header(("Cache-Control", "no-store, no-transform"))
-        // a compressor in between would hold events back and cost up to 4 MB a connection
-        .insert_header(("Content-Encoding", "identity"))
-        .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(body)
-}
-
-/// The `retry:` line that begins a stream.
-fn retry() -> String {
-    format!("retry: {}\n\n", rand::random_range(RETRY_MS))
+/// What an answer written without the framework begins with: status, headers, `retry:`.
+pub(super) fn head() -> Bytes {
+    let headers: String = HEADERS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    // RFC 9110, 5.6.7; the framework would have added it
+    let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+    format!(
+        "HTTP/1.1 200 OK\r\n{headers}connection: close\r\ndate: {date}\r\n\r\nretry: {}\n\n",
+        rand::random_range(RETRY_MS)
+    )
+    .into()
 }
 
 /// A stream that only says good-bye: what an EventSource needs to come back, as it gives up for good on any status
 /// but 200.
 #[must_use]
-pub(super) fn farewell(reason: &str) -> HttpResponse {
-    let text = format!("{}{}", retry(), bye(reason));
-    response(stream::iter([Ok(Bytes::from(text))]))
+pub(super) fn farewell(app: &App, reason: CloseReason) -> HttpResponse {
+    goodbye(app, reason, RETRY_MS)
 }
 
-fn bye(reason: &str) -> String {
-    let retry_ms = rand::random_range(RETRY_MS);
-    format!("event: bye\ndata: {{\"type\":\"bye\",\"reason\":\"{reason}\",\"retry_ms\":{retry_ms}}}\n\n")
+/// A stream that cannot be had behind the connection's last answer, and can behind this one.
+#[must_use]
+pub(super) fn once_more(app: &App) -> HttpResponse {
+    goodbye(app, CloseReason::Pipelined, 10..50)
 }
 
-struct Body {
-    session: Session,
-    queued: VecDeque<Event>,
-    stop: CancellationToken,
-    over: bool,
+fn goodbye(app: &App, reason: CloseReason, retry_ms: std::ops::Range<u32>) -> HttpResponse {
+    app.closes.count(reason);
+    let retry_ms = rand::random_range(retry_ms);
+    let mut text = BytesMut::from(format!("retry: {retry_ms}\n\n").as_bytes());
+    Format::Sse.bye(reason, retry_ms, &mut text);
+    let mut answer = HttpResponse::Ok();
+    HEADERS.into_iter().for_each(|header| _ = answer.insert_header(header));
+    answer.body(text.freeze())
 }
 
-/// The session's events until it ends or the gateway stops.
-pub(super) fn body(session: Session, stop: CancellationToken) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    let body = Body { session, queued: VecDeque::new(), stop, over: false };
-    let first = stream::once(std::future::ready(Ok(Bytes::from(retry()))));
-    futures_util::StreamExt::chain(
-        first,
-        stream::unfold(body, |mut body| async move {
-            let bytes = body.next().await?;
-            Some((Ok(bytes), body))
-        }),
-    )
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Body {
-    async fn next(&mut self) -> Option<Bytes> {
-        if self.over {
-            return None;
-        }
-        if self.queued.is_empty() {
-            let events = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Some(self.end("shutting-down")),
-                events = self.session.next() => events,
-            };
-            let Some(events) = events else { return Some(self.end("no-subscription-left")) };
-            self.queued.extend(events);
-        }
-        Some(self.chunk())
-    }
-
-    fn end(&mut self, reason: &str) -> Bytes {
-        self.over = true;
-        bye(reason).into()
-    }
-
-    /// The next events, about [`CHUNK`] bytes of them, as one write.
-    fn chunk(&mut self) -> Bytes {
-        if let [Event::Message { sub, message, id: None }] = self.queued.make_contiguous() {
-            let bytes = message.sse(sub);
-            self.queued.clear();
-            return bytes;
-        }
-        let mut out = BytesMut::new();
-        while out.len() < CHUNK {
-            let Some(event) = self.queued.pop_front() else { break };
-            match event {
-                Event::Message { sub, message, id } => {
-                    if let Some(id) = id {
-                        out.put_slice(format!("id: {id}\n").as_bytes());
-                    }
-                    out.put_slice(&message.sse(&sub));
-                }
-                Event::Cursor { position, lag } => {
-                    let lag = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
-                    out.put_slice(cursor(position.map(|p| p.to_string()), lag).as_bytes());
-                }
-            }
-        }
-        out.freeze()
+    #[test]
+    fn the_date_is_that_of_the_rfc() {
+        let head = head();
+        let head = std::str::from_utf8(&head).unwrap();
+        let date = head.lines().find_map(|line| line.strip_prefix("date: ")).unwrap();
+        // `Sun, 06 Nov 1994 08:49:37 GMT`
+        assert_eq!((date.len(), &date[3..5], &date[16..17], &date[25..]), (29, ", ", " ", " GMT"), "{date}");
+        assert!(head.contains("\r\n\r\nretry: ") && head.ends_with("\n\n"), "{head}");
     }
 }
-
-fn cursor(position: Option<String>, lag_ms: u64) -> String {
-    let id = position.as_ref().map(|p| format!("id: {p}\n")).unwrap_or_default();
-    let data = serde_json::json!({ "type": "cursor", "position": position, "lag_ms": lag_ms });
-    format!("{id}event: cursor\ndata: {data}\n\n")
-}
-
-/// How long a stream that comes before the gateway is ready is held.
-pub(super) const READY_WAIT: Duration = Duration::from_secs(10);

@@ -1,15 +1,21 @@
-//! `GET /v1/stream` (SSE) and `GET /v1/changes` (polling, long-poll): two ways to read one session.
+//! `GET` and `POST /v1/stream` (SSE), and `GET /v1/changes` (polling, long-poll): two ways to read one session.
 //!
 //! Invariant: both answer from the same session, so they say the same.
 
+use super::connections::wants_events;
+use super::feed::Feed;
+use super::outlet::Outlet;
 use super::params::{StreamParams, start};
+use super::rail::Rail;
 use super::sse::{self, READY_WAIT};
-use super::{App, Problem};
+use super::{App, Problem, body, subscribe, target};
 use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
+use crate::wire::{CloseReason, Format};
 use actix_web::http::header::{ACCEPT, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,9 +42,9 @@ pub(super) async fn ready(app: &App) -> bool {
 }
 
 /// Refuses what cannot be served before anything is opened.
-fn check(app: &App, requests: &[Request]) -> Result<(), Problem> {
+fn check<'a>(app: &App, mut requests: impl Iterator<Item = &'a Request>) -> Result<(), Problem> {
     let tables = app.hub.tables();
-    requests.iter().try_for_each(|r| r.resolve(&tables, Access::Public).map(drop).map_err(Problem::from))
+    requests.try_for_each(|r| r.resolve(&tables, Access::Public).map(drop).map_err(Problem::from))
 }
 
 /// `GET /v1/stream`.
@@ -60,26 +66,79 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         Some(id) => start(id.to_str().unwrap_or("not text"))?,
         None => params.since.unwrap_or(Start::Snapshot),
     };
+    let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
+    events(request, &app, requests).await
+}
+
+/// `POST /v1/stream`: the same, from a body.
+///
+/// # Errors
+/// Bad input; an unknown table.
+pub(super) async fn stream_of_body(
+    request: HttpRequest,
+    payload: web::Payload,
+    app: web::Data<App>,
+) -> Result<HttpResponse, Problem> {
+    accepts(&request, "text/event-stream")?;
+    target::no_query(&request)?;
+    body::check_type(&request, &["application/json"])?;
+    let body = body::read(&request, payload).await?;
+    let mut requests = subscribe::in_body(&body)?;
+    if let Some(id) = request.headers().get("last-event-id") {
+        let begin = start(id.to_str().unwrap_or("not text"))?;
+        requests.iter_mut().for_each(|(_, start)| *start = begin);
+    }
+    events(request, &app, requests).await
+}
+
+/// The stream of these subscriptions.
+async fn events(request: HttpRequest, app: &App, requests: Vec<(Request, Start)>) -> Result<HttpResponse, Problem> {
     if app.stopping.is_cancelled() {
-        return Ok(sse::farewell("shutting-down"));
+        return Ok(sse::farewell(app, CloseReason::ShuttingDown));
     }
-    if !ready(&app).await {
-        return Ok(sse::farewell("not-ready"));
+    if !ready(app).await {
+        return Ok(sse::farewell(app, CloseReason::NotReady));
     }
-    match check(&app, &params.requests) {
+    match check(app, requests.iter().map(|(request, _)| request)) {
         // passes; an EventSource that got it as a status would never come back
-        Err(problem) if problem.status() == 503 => return Ok(sse::farewell(problem.code())),
+        Err(problem) if problem.status() == 503 => {
+            return Ok(sse::farewell(app, CloseReason::of_problem(problem.code())));
+        }
         checked => checked?,
     }
-    let mut session = match Session::open(app.hub.clone(), Access::Public, params.requests, begin).await {
+    let Some(stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip())) else {
+        // as a status an EventSource would never come back
+        let in_band = wants_events(request.headers());
+        return if in_band { Ok(sse::farewell(app, CloseReason::Overloaded)) } else { Err(too_many_streams()) };
+    };
+    // apart, so that a stream that goes on for hours does not keep the room its beginning took
+    let opened = Box::pin(Session::open(app.hub.clone(), Access::Public, requests)).await;
+    let mut session = match opened {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
-            return Ok(sse::farewell(error.code));
+            return Ok(sse::farewell(app, CloseReason::of_problem(error.code)));
         }
     };
     session.greet();
-    Ok(sse::response(sse::body(session, app.stopping.clone())))
+    let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
+        return Ok(sse::once_more(app));
+    };
+    let Some(rail) = request.app_data::<Rc<Rail>>().cloned() else {
+        return Ok(sse::farewell(app, CloseReason::Unavailable));
+    };
+    // its memory is the framework's to use again, for as long as the stream lasts
+    drop(request);
+    let counted = app.closes.open(CloseReason::Left);
+    Feed::new(session, outlet, rail, Format::Sse, stay, counted).run(sse::head()).await;
+    // the answer was given; this one finds the connection shut, and makes the framework let go of it
+    Ok(HttpResponse::Ok().finish())
+}
+
+/// The address has all it may have.
+pub(super) fn too_many_streams() -> Problem {
+    let detail = "this address has all the streams it may have: close one, or raise `max_streams_per_address`";
+    Problem::new(429, "connection-limit", detail).retry()
 }
 
 /// `GET /v1/changes`.
@@ -92,9 +151,10 @@ pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result
     if !ready(&app).await {
         return Err(Problem::unavailable("not-ready", "the gateway has not reached its database yet, see `/readyz`"));
     }
-    check(&app, &params.requests)?;
+    check(&app, params.requests.iter())?;
     let begin = params.since.unwrap_or(Start::Snapshot);
-    let mut session = Session::open(app.hub.clone(), Access::Public, params.requests, begin).await?;
+    let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
+    let mut session = Session::open(app.hub.clone(), Access::Public, requests).await?;
     if session.is_expired() {
         return Err(Problem::new(
             410,

@@ -35,7 +35,7 @@ pub(super) fn address(request: &HttpRequest) -> (String, Option<&str>) {
     (percent_decode_str(table.unwrap_or_default()).decode_utf8_lossy().into_owned(), key)
 }
 
-/// Refuses a query string: none has a meaning for a write.
+/// Refuses a query string where none has a meaning: writes, bodies that say everything.
 ///
 /// # Errors
 /// 400.
@@ -43,7 +43,7 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
     if request.query_string().is_empty() {
         return Ok(());
     }
-    Err(Problem::new(400, "malformed-request", "a write takes no parameters in its address"))
+    Err(Problem::new(400, "malformed-request", "no parameters are taken in the address here"))
 }
 
 /// The table of this name, if it may be written.

@@ -89,16 +89,29 @@ impl Wishes {
     /// The claim of this request on its `Idempotency-Key`.
     pub(super) fn claim(&self, request: &HttpRequest, body: &[u8]) -> Option<Claim> {
         let key = self.key.clone()?;
-        let mut hash = Sha256::new();
         let texts =
             [request.method().as_str(), request.uri().path()].into_iter().chain(self.sent.iter().map(String::as_str));
-        for part in texts.map(str::as_bytes).chain([body]) {
-            // with their lengths: what ends one must not begin the next
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        Some(Claim { subject: SUBJECT.to_owned(), key, request: hash.finalize().to_vec() })
+        Some(claim(key, texts.map(str::as_bytes).chain([body])))
     }
+}
+
+/// The claim of a request made of these parts.
+fn claim<'a>(key: String, parts: impl Iterator<Item = &'a [u8]>) -> Claim {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // with their lengths: what ends one must not begin the next
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    Claim { subject: SUBJECT.to_owned(), key, request: hash.finalize().to_vec() }
+}
+
+/// The claim of a batch over a WebSocket, from the text of its operations.
+///
+/// # Errors
+/// 400: not a key.
+pub(super) fn claim_of_message<'a>(key: &str, ops: impl Iterator<Item = &'a str>) -> Result<Claim, Problem> {
+    Ok(claim(idempotency_key(key)?, std::iter::once("write").chain(ops).map(str::as_bytes)))
 }
 
 /// 1 to 255 visible ASCII characters, as they are or as a structured field's string in quotes.

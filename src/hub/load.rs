@@ -1,15 +1,21 @@
 //! Reads a shape's rows and puts them into its ring as a snapshot at a tick.
 //!
-//! Must not know: SQL, transports. Invariant: changes are gathered from before the read until the snapshot stands in
-//! the ring, without a gap; at most one read per shape runs.
+//! Must not know: SQL, transports. Invariants: changes are gathered from before the read until the snapshot stands in
+//! the ring, without a gap; at most one read per shape runs, and none that nobody waits for; the rows of all reads
+//! together are bounded.
 
 use super::gather::{Gather, Rows};
 use super::ring::{Audience, Entry, EntryKind};
-use super::{Hub, Join, Loaded, ResetReason, Shape, SourceError};
+use super::{Happening, Hub, Join, Loaded, ResetReason, Shape, SourceError, TOO_LARGE};
 use crate::change::{Position, Tick};
 use crate::wire::{Message, message};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 /// Rounds of bringing rows forward outside the shape's lock before it is done inside. Each round is shorter than the
 /// one before; what is left then is a few changes.
@@ -22,23 +28,134 @@ const OVERTAKEN: Duration = Duration::from_millis(100);
 /// Reads that may fail in a row with an error that a retry may cure, a second apart at most.
 const TRIES: u32 = 30;
 
+/// How long a read goes on when the last who waited for it has left: whoever reloads a page is back by then.
+const UNWANTED: Duration = Duration::from_millis(300);
+
+/// Of the bytes one snapshot may have, the part that each may have beside others. One that needs more is read again
+/// when no other such is: so all together are bounded by one whole and as many parts as are read at a time.
+const SMALL: usize = 8;
+
+/// One more that waits for its turn; one less when dropped.
+struct Queued(Arc<AtomicUsize>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What all reads share.
+pub(super) struct Turns {
+    /// Reads at a time.
+    all: Semaphore,
+    /// Of them, large ones.
+    large: Semaphore,
+    /// Those that wait.
+    queue: Arc<AtomicUsize>,
+}
+
+impl Turns {
+    pub(super) fn new(reads: usize) -> Turns {
+        Turns { all: Semaphore::new(reads), large: Semaphore::new(1), queue: Arc::default() }
+    }
+}
+
+/// Shapes whose rows are being read: they are told every change of their table.
+///
+/// Entered before the gathering begins. A tick that was listed before that was made before the read: the rows contain it.
+#[derive(Clone, Default)]
+pub(super) struct Loading(Arc<Mutex<HashMap<u32, Vec<Arc<Shape>>>>>);
+
+impl Loading {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Vec<Arc<Shape>>>> {
+        // held for a push or a copy
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of a table, each once.
+    pub(super) fn of(&self, relid: u32) -> Vec<Arc<Shape>> {
+        let mut shapes = self.lock().get(&relid).cloned().unwrap_or_default();
+        shapes.sort_by_key(Arc::as_ptr);
+        shapes.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        shapes
+    }
+
+    fn enter(&self, shape: &Arc<Shape>) -> Entered {
+        self.lock().entry(shape.spec.table.relid).or_default().push(shape.clone());
+        Entered { loading: self.clone(), shape: shape.clone() }
+    }
+}
+
+/// Leaves when dropped.
+struct Entered {
+    loading: Loading,
+    shape: Arc<Shape>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut loading = self.loading.lock();
+        let relid = self.shape.spec.table.relid;
+        let Some(shapes) = loading.get_mut(&relid) else { return };
+        // once: the next read of the shape may have entered already
+        if let Some(at) = shapes.iter().position(|other| Arc::ptr_eq(other, &self.shape)) {
+            shapes.swap_remove(at);
+        }
+        if shapes.is_empty() {
+            loading.remove(&relid);
+        }
+    }
+}
+
 impl Hub {
+    /// The same for a newcomer: an error when too many wait already.
+    pub(super) fn load_for_newcomer(&self, shape: &Arc<Shape>) -> Result<(), SourceError> {
+        if shape.lock().gather.is_none() {
+            self.check_queue()?;
+        }
+        self.load(shape, Audience::Joining);
+        Ok(())
+    }
+
+    /// An error when too many snapshots wait.
+    pub(super) fn check_queue(&self) -> Result<(), SourceError> {
+        if self.turns.queue.load(Ordering::Relaxed) < self.options.snapshot_queue {
+            return Ok(());
+        }
+        self.counts.add(Happening::Overloaded);
+        Err(SourceError::overloaded())
+    }
+
+    /// The same for who is in no hurry: not while many wait.
+    pub(super) fn load_sometime(&self, shape: &Arc<Shape>) {
+        if self.turns.queue.load(Ordering::Relaxed) <= self.options.snapshot_queue / 4 {
+            self.load(shape, Audience::All);
+        }
+    }
+
     /// Starts reading a snapshot for `shape`, if nobody does already.
     pub(super) fn load(&self, shape: &Arc<Shape>, audience: Audience) {
+        let entered = self.loading.enter(shape);
         {
             let mut state = shape.lock();
             if state.gather.is_some() || state.closed.is_some() {
                 return;
             }
-            state.gather = Some(Gather::new(self.options.gather_bytes));
+            // gathers nothing until its turn: many may wait, and each would hold what all have in common
+            state.gather = Some(Gather::new(0));
         }
+        self.turns.queue.fetch_add(1, Ordering::Relaxed);
         let load = Load {
             shape: shape.clone(),
             audience,
             source: self.source.clone(),
-            reads: self.reads.clone(),
+            turns: self.turns.clone(),
+            queued: Some(Queued(self.turns.queue.clone())),
+            counts: self.counts.clone(),
             head: self.head(),
             gather_bytes: self.options.gather_bytes,
+            snapshot_bytes: self.options.snapshot_bytes,
+            _entered: entered,
         };
         self.tasks.spawn("snapshot", load.run());
     }
@@ -48,13 +165,19 @@ struct Load {
     shape: Arc<Shape>,
     audience: Audience,
     source: Arc<dyn super::Source>,
-    reads: Arc<tokio::sync::Semaphore>,
+    turns: Arc<Turns>,
+    queued: Option<Queued>,
+    counts: Arc<super::Counts>,
     head: tokio::sync::watch::Receiver<Option<Tick>>,
     gather_bytes: usize,
+    snapshot_bytes: usize,
+    _entered: Entered,
 }
 
 enum Outcome {
     Done,
+    /// Nobody waits for it.
+    Abandoned,
     /// The table was emptied or rewritten while it was read, or the rows belong to no tick.
     ReadAgain,
 }
@@ -66,6 +189,10 @@ impl Load {
         loop {
             match self.attempt().await {
                 Ok(Outcome::Done) => break,
+                Ok(Outcome::Abandoned) => {
+                    self.counts.add(Happening::SnapshotAbandoned);
+                    break;
+                }
                 Ok(Outcome::ReadAgain) => continue,
                 Err(error) => {
                     tries += 1;
@@ -76,6 +203,7 @@ impl Load {
                             state.gather = None;
                             break;
                         }
+                        state.gather = Some(Gather::new(0));
                         state.subscribers() > 0
                     };
                     if !error.retry || tries >= TRIES || !wanted {
@@ -93,12 +221,40 @@ impl Load {
 
     async fn attempt(&mut self) -> Result<Outcome, SourceError> {
         let began = self.head.borrow().as_ref().map(|head| head.position);
+        let turns = self.turns.clone();
+        let large = self.shape.lock().large;
+        // held until the snapshot stands in the ring, as the rows are; before the turn of all, so that small ones pass by
+        let _large = if large { turns.large.acquire().await.ok() } else { None };
+        let _turn = turns.all.acquire().await;
+        self.queued = None;
         let loaded = {
-            let _turn = self.reads.acquire().await;
-            // from here on every change is either in the rows or gathered
-            self.shape.lock().gather = Some(Gather::new(self.gather_bytes));
-            self.source.snapshot(self.shape.spec.clone()).await?
+            {
+                let mut state = self.shape.lock();
+                if state.subscribers() == 0 {
+                    // a newcomer begins a read of its own
+                    state.gather = None;
+                    return Ok(Outcome::Abandoned);
+                }
+                // from here on every change is either in the rows or gathered
+                state.gather = Some(Gather::new(self.gather_bytes));
+            }
+            match self.read(if large { self.snapshot_bytes } else { self.snapshot_bytes / SMALL }).await {
+                Some(Err(error)) if error.code == TOO_LARGE && !large => {
+                    self.shape.lock().large = true;
+                    return Ok(Outcome::ReadAgain);
+                }
+                Some(loaded) => loaded?,
+                None => {
+                    let mut state = self.shape.lock();
+                    if state.subscribers() > 0 {
+                        return Ok(Outcome::ReadAgain);
+                    }
+                    state.gather = None;
+                    return Ok(Outcome::Abandoned);
+                }
+            }
         };
+        self.counts.add(Happening::SnapshotRead);
         let Loaded { rows, join } = loaded;
         if !self.joined(&join, began).await? {
             return Ok(Outcome::ReadAgain);
@@ -135,6 +291,33 @@ impl Load {
             self.head_reaching(|head| head.position.tick >= newest).await?;
         }
         Ok(Outcome::Done)
+    }
+
+    /// Reads the rows; none when nobody waits for them any more.
+    async fn read(&self, bytes: usize) -> Option<Result<Loaded, SourceError>> {
+        let unwanted = CancellationToken::new();
+        let mut read = pin!(self.source.snapshot(self.shape.spec.clone(), bytes, unwanted.clone()));
+        tokio::select! {
+            loaded = &mut read => Some(loaded),
+            () = self.deserted() => {
+                unwanted.cancel();
+                // until the database was told
+                let _ = read.await;
+                None
+            }
+        }
+    }
+
+    /// Waits until nobody has subscribed to the shape for a while.
+    async fn deserted(&self) {
+        let left = self.shape.lock().left.clone();
+        loop {
+            left.notified().await;
+            tokio::time::sleep(UNWANTED).await;
+            if self.shape.lock().subscribers() == 0 {
+                return;
+            }
+        }
     }
 
     fn encode(&self, rows: &Rows, at: Position) -> Arc<[Message]> {

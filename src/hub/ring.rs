@@ -3,6 +3,7 @@
 //! Must not know: subscribers, tokio. Invariant: entries lie in tick order, and every message the shape had after
 //! `floor` is here. A subscriber is a cursor (a sequence number) into the ring, never a queue of its own.
 
+use super::shape::ResetReason;
 use crate::change::Position;
 use crate::wire::Message;
 use std::collections::VecDeque;
@@ -28,7 +29,7 @@ pub enum EntryKind {
     /// A snapshot of the shape at its tick.
     Snapshot(Audience),
     /// Everything held is worthless from here on; a snapshot follows.
-    Reset,
+    Reset(ResetReason),
     /// The shape cannot be read; ends the subscriptions that wait for its snapshot.
     Problem,
 }
@@ -195,7 +196,7 @@ mod tests {
         ring.push(at(EntryKind::Snapshot(Audience::Joining), 1));
         ring.push(entry(2));
         assert_eq!(ring.usable_snapshot(0), Some(0));
-        ring.push(at(EntryKind::Reset, 3));
+        ring.push(at(EntryKind::Reset(ResetReason::Bulk), 3));
         assert_eq!(ring.usable_snapshot(0), None);
         ring.push(at(EntryKind::Snapshot(Audience::All), 3));
         assert_eq!(ring.usable_snapshot(0), Some(3));

@@ -7,6 +7,7 @@ use crate::change::{Batch, Position, Snapshot, Tick};
 use crate::wire::WireRow;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// From which tick on the changes continue rows that were read.
 #[derive(Clone, Debug)]
@@ -58,10 +59,28 @@ pub struct SourceError {
     pub retry: bool,
 }
 
+/// Code of the problem when a shape's rows are more than may be read.
+pub const TOO_LARGE: &str = "snapshot-too-large";
+
+impl SourceError {
+    /// Too many wait already.
+    #[must_use]
+    pub fn overloaded() -> SourceError {
+        let detail = "too many subscribers wait for rows: come back a little later".to_owned();
+        SourceError { code: "overloaded", detail, retry: true }
+    }
+}
+
 /// Reads rows and missed changes.
 pub trait Source: Send + Sync + 'static {
-    /// Reads all rows of a shape in one snapshot.
-    fn snapshot(&self, spec: Spec) -> BoxFuture<'static, Result<Loaded, SourceError>>;
+    /// Reads all rows of a shape in one snapshot, at most `bytes` of them; `snapshot-too-large` when there are more.
+    /// Ends, and the database stops working on it, when `unwanted` is cancelled.
+    fn snapshot(
+        &self,
+        spec: Spec,
+        bytes: usize,
+        unwanted: CancellationToken,
+    ) -> BoxFuture<'static, Result<Loaded, SourceError>>;
 
     /// Reads what happened after `from`, up to `to` or to an earlier tick not before `floor` (so that many who come
     /// back at once share one read).

@@ -4,15 +4,18 @@
 //! floor before anything is read to bring the subscriber up to there.
 
 use super::ring::{Audience, Entry, EntryKind};
-use super::{Hub, Missed, ResetReason, Shape, SourceError, Spec};
-use crate::change::{Position, TableBatch};
+use super::{Happening, Hub, Missed, ResetReason, Shape, SourceError, Spec, Wake};
+use crate::change::{Batch, Position, TableBatch};
 use crate::wire::{Message, message};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// How long a position that another gateway published already may take to arrive here.
 const AHEAD_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a subscriber that fell behind may wait for what it missed. It hears nothing meanwhile, so this is below the
+/// longest silence; after it, it is reset and hears that.
+const FOLD_WAIT: Duration = Duration::from_secs(10);
 
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +58,18 @@ pub struct Subscription {
     shape: Arc<Shape>,
     waker: u64,
     cursor: u64,
+    /// The ring does not reach back to where it stands.
+    lost: bool,
     /// Waits for a snapshot; changes mean nothing to it before.
     joining: bool,
+    /// The snapshot it waits for must not be older than this tick.
+    from: i64,
+    /// Everything up to here was handed out, if that is a state that can be brought forward.
+    at: Option<Position>,
     /// Read from the database when the subscription began: comes before the ring.
     backlog: Option<Piece>,
+    /// Its waker while a follower does its work.
+    parked: Option<Arc<dyn Wake>>,
 }
 
 impl Drop for Subscription {
@@ -78,18 +89,37 @@ impl Hub {
         self: &Arc<Self>,
         spec: Spec,
         start: Start,
-        waker: Arc<Notify>,
+        waker: Arc<dyn Wake>,
     ) -> Result<Option<Subscription>, SourceError> {
         let Some((shape, waker, listed)) = self.shape(spec, waker) else { return Ok(None) };
-        let mut sub = Subscription { hub: self.clone(), shape, waker, cursor: 0, joining: false, backlog: None };
+        let mut sub = Subscription {
+            hub: self.clone(),
+            shape,
+            waker,
+            cursor: 0,
+            lost: false,
+            joining: false,
+            from: 0,
+            at: None,
+            backlog: None,
+            parked: None,
+        };
         match start {
-            Start::Snapshot => sub.join(0),
+            Start::Snapshot => sub.begin(0)?,
             Start::SnapshotFrom(position) => {
                 sub.wait_for(position).await;
-                sub.join(position.tick);
+                sub.begin(position.tick)?;
             }
-            Start::Now => sub.follow(listed.position.tick),
-            Start::After(position) => sub.resume(position).await?,
+            Start::Now => {
+                sub.at = Some(listed.position);
+                sub.follow(listed.position.tick);
+            }
+            Start::After(position) => {
+                sub.resume(position).await?;
+                if sub.is_reset() {
+                    self.check_queue()?;
+                }
+            }
         }
         Ok(Some(sub))
     }
@@ -105,16 +135,22 @@ impl Subscription {
 
     /// Waits for the next snapshot, or takes the one that stands in the ring if it is not older than tick `from`.
     fn join(&mut self, from: i64) {
-        self.joining = true;
-        let usable = {
-            let state = self.shape.lock();
-            let usable = state.ring.usable_snapshot(from);
-            self.cursor = usable.unwrap_or_else(|| state.ring.end());
-            usable
-        };
-        if usable.is_none() {
+        if !self.finds_snapshot(from) {
             self.hub.load(&self.shape, Audience::Joining);
         }
+    }
+
+    /// The same for a newcomer, who is sent away when too many wait.
+    fn begin(&mut self, from: i64) -> Result<(), SourceError> {
+        if self.finds_snapshot(from) { Ok(()) } else { self.hub.load_for_newcomer(&self.shape) }
+    }
+
+    fn finds_snapshot(&mut self, from: i64) -> bool {
+        (self.joining, self.from, self.at, self.lost) = (true, from, None, false);
+        let state = self.shape.lock();
+        let usable = state.ring.usable_snapshot(from);
+        self.cursor = usable.unwrap_or_else(|| state.ring.end());
+        usable.is_some()
     }
 
     /// Continues after `tick`; with a reset when the ring does not reach back that far.
@@ -136,16 +172,58 @@ impl Subscription {
     async fn resume(&mut self, position: Position) -> Result<(), SourceError> {
         // an unknown position of the future is found out below
         self.wait_for(position).await;
+        self.at = Some(position);
         if self.hub.knows(position)
             && let Some(cursor) = self.place(position.tick)
         {
             self.cursor = cursor;
             return Ok(());
         }
+        self.bring_forward(position, 0).await
+    }
+
+    /// Fell what it has not been told off the ring? Then [`Subscription::catch_up`] comes before anything else.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        if self.backlog.is_some() {
+            return false;
+        }
+        let state = self.shape.lock();
+        state.closed.is_none() && (self.lost || state.ring.from(self.cursor).is_none())
+    }
+
+    /// Brings a subscriber that fell behind forward: what it missed, folded to the newest version of each key. Only if
+    /// that cannot be, it is reset. Not only to before tick `least`, where other subscriptions of the session stand. Safe to
+    /// drop: nothing changes before it is done.
+    pub async fn catch_up(&mut self, least: i64) {
+        if self.joining {
+            // it holds nothing yet
+            return self.join(self.from);
+        }
+        let Some(at) = self.at else { return self.reset(ResetReason::Slow) };
+        let hub = self.hub.clone();
+        let folded = tokio::time::timeout(FOLD_WAIT, async {
+            let _turn = hub.folds.acquire().await;
+            self.bring_forward(at, least).await
+        });
+        match folded.await {
+            Ok(Ok(())) if !self.is_reset() => hub.counts.add(Happening::Folded),
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a subscriber that fell behind could not be told what it missed");
+                self.reset(ResetReason::Slow);
+            }
+            Err(_) => self.reset(ResetReason::Slow),
+        }
+    }
+
+    /// Reads what happened after `position` and puts it before the ring, or a reset.
+    async fn bring_forward(&mut self, position: Position, least: i64) -> Result<(), SourceError> {
         // Taken now and not when the shape was registered: after the wait that may lie before the position, and a
         // tick that went over it would be told from the tick before: a row that came and went in it stays for ever.
         let Some(to) = self.hub.listed() else { return Err(behind()) };
-        let (floor, reached) = (self.shape.lock().ring.floor(), to.position.tick >= position.tick);
+        let floor = self.shape.lock().ring.floor().max(least);
+        let reached = to.position.tick >= position.tick.max(least);
         let batch = match self.hub.source.missed(position, floor, to).await? {
             Missed::Batch(_) if !reached => return Err(behind()),
             Missed::Batch(batch) => batch,
@@ -154,31 +232,50 @@ impl Subscription {
                 return Ok(());
             }
         };
-        let spec = &self.shape.spec;
-        match batch.tables.get(&spec.table.relid) {
-            Some(TableBatch::Reload(_)) => self.reset(ResetReason::Bulk),
-            part => {
-                let mut messages: Arc<[Message]> = Arc::new([]);
-                if let Some(TableBatch::Changes(nets)) = part {
-                    let Ok(rows) = spec.select(nets) else {
-                        self.reset(ResetReason::Schema);
-                        return Ok(());
-                    };
-                    if !rows.is_empty() {
-                        messages = message::changes(&spec.table.wire_name(), &batch.to, &rows);
-                    }
-                }
-                if batch.to.position != position {
-                    // Also when nothing is to be told: the rows held are those of this tick, and of none between, so
-                    // that another subscription of the session must not give out a position between.
-                    self.backlog = Some(Piece { position: batch.to.position, kind: PieceKind::Data, messages });
-                }
-                // it may be on its way into the ring at this moment, and would be told twice
-                self.wait_for(batch.to.position).await;
-                self.follow(batch.to.position.tick);
+        let messages = match self.say(position, &batch) {
+            Ok(messages) => messages,
+            Err(reason) => {
+                self.reset(reason);
+                return Ok(());
             }
+        };
+        let to = batch.to.position;
+        // it may be on its way into the ring at this moment, and would be told twice
+        self.wait_for(to).await;
+        match self.place(to.tick) {
+            Some(cursor) => (self.cursor, self.lost) = (cursor, false),
+            None if self.shape.lock().resetting => {
+                self.reset(ResetReason::Bulk);
+                return Ok(());
+            }
+            // the ring ran on while this was read: it goes on from there once the client has taken it
+            None => self.lost = true,
+        }
+        if to != position || self.lost {
+            // Also when nothing is to be told: the rows held are those of this tick, and of none between, so
+            // that another subscription of the session must not give out a position between.
+            self.backlog = Some(Piece { position: to, kind: PieceKind::Data, messages });
         }
         Ok(())
+    }
+
+    /// What a batch means to who holds the rows of `position`, encoded once for all of them.
+    fn say(&self, position: Position, batch: &Batch) -> Result<Arc<[Message]>, ResetReason> {
+        let spec = &self.shape.spec;
+        let nets = match batch.tables.get(&spec.table.relid) {
+            None => return Ok(Arc::new([])),
+            Some(TableBatch::Reload(_)) => return Err(ResetReason::Bulk),
+            Some(TableBatch::Changes(nets)) => nets,
+        };
+        if let Some(said) = self.shape.lock().past.get(position, batch.to.position.tick) {
+            return Ok(said);
+        }
+        let rows = spec.select(nets).map_err(|_| ResetReason::Schema)?;
+        let said: Arc<[Message]> =
+            if rows.is_empty() { Arc::new([]) } else { message::changes(&spec.table.wire_name(), &batch.to, &rows) };
+        let capacity = self.hub.options.ring_bytes;
+        self.shape.lock().past.put(position, batch.to.position.tick, said.clone(), capacity);
+        Ok(said)
     }
 
     /// Tells the subscriber to forget what it holds, and waits for a snapshot.
@@ -192,10 +289,32 @@ impl Subscription {
         });
     }
 
+    fn is_reset(&self) -> bool {
+        matches!(self.backlog, Some(Piece { kind: PieceKind::Reset(_), .. }))
+    }
+
     /// Holds the subscriber everything up to the head?
     #[must_use]
     pub fn is_live(&self) -> bool {
-        !self.joining && self.backlog.is_none()
+        !self.joining && !self.lost && self.backlog.is_none()
+    }
+
+    /// Lets a [`super::Follower`] of the shape tell the subscriber what comes after the cursor; it is woken no more. None
+    /// when it is not live.
+    pub fn park(&mut self) -> Option<(Arc<Shape>, u64)> {
+        if !self.is_live() || self.parked.is_some() {
+            return None;
+        }
+        self.parked = Some(self.shape.park(self.waker)?);
+        Some((self.shape.clone(), self.cursor))
+    }
+
+    /// Goes on by itself from where the follower left it. Look for news at once: what came meanwhile woke nobody.
+    pub fn unpark(&mut self, cursor: u64, at: Option<Position>) {
+        if let Some(waker) = self.parked.take() {
+            self.shape.unpark(self.waker, waker);
+            (self.cursor, self.at) = (cursor, at.or(self.at));
+        }
     }
 
     /// Was the position it was to continue from unknown?
@@ -210,53 +329,64 @@ impl Subscription {
         self.shape.lock().closed
     }
 
-    /// The tick up to which about `budget` bytes wait, at most `head`.
+    /// The position up to which about `budget` bytes wait, at most `head`.
     #[must_use]
-    pub fn limit(&self, head: i64, budget: usize) -> i64 {
+    pub fn limit(&self, head: Position, budget: usize) -> Position {
+        if self.lost {
+            // what it has is of this tick; what comes after must be read first
+            let there = self.backlog.as_ref().map(|piece| piece.position);
+            return there.filter(|there| there.tick < head.tick).unwrap_or(head);
+        }
         let state = self.shape.lock();
         let Some(entries) = state.ring.from(self.cursor) else { return head };
-        let (mut bytes, mut reached) = (0, None);
-        for (_, entry) in entries.take_while(|(_, e)| e.position.tick <= head) {
+        let (mut bytes, mut reached) = (0, None::<Position>);
+        for (_, entry) in entries.take_while(|(_, e)| e.position.tick <= head.tick) {
             // whole ticks only: entries of one tick (changes, then a snapshot) stay together
-            if bytes >= budget && reached != Some(entry.position.tick) {
+            if bytes >= budget && reached.is_none_or(|reached| reached.tick != entry.position.tick) {
                 return reached.unwrap_or(head);
             }
             bytes += entry.messages.iter().map(Message::bytes).sum::<usize>();
-            reached = Some(entry.position.tick);
+            if entry.kind != EntryKind::Problem {
+                reached = Some(entry.position);
+            }
         }
         head
     }
 
-    /// Takes everything up to tick `limit`.
-    pub fn collect(&mut self, limit: i64, out: &mut Vec<Piece>) {
-        if self.backlog.as_ref().is_some_and(|piece| piece.position.tick <= limit) {
-            out.extend(self.backlog.take());
+    /// Takes everything up to `limit`. False when something before it fell off the ring: see
+    /// [`Subscription::catch_up`].
+    #[must_use]
+    pub fn collect(&mut self, limit: Position, out: &mut Vec<Piece>) -> bool {
+        if let Some(piece) = self.backlog.take_if(|piece| piece.position.tick <= limit.tick) {
+            self.at = (piece.kind == PieceKind::Data).then_some(piece.position);
+            out.push(piece);
         }
-        let (mut load, mut over) = (false, false);
-        let fell_off = {
+        if self.lost {
+            return self.backlog.is_some() || self.at.is_some_and(|at| at.tick >= limit.tick);
+        }
+        let mut over = false;
+        let load = {
             let state = self.shape.lock();
-            match state.ring.from(self.cursor) {
-                None => true,
-                Some(entries) => {
-                    for (seq, entry) in entries.take_while(|(_, e)| e.position.tick <= limit) {
-                        self.cursor = seq + 1;
-                        let (joining, piece) = step(self.joining, entry);
-                        self.joining = joining;
-                        over |= piece.as_ref().is_some_and(|p| p.kind == PieceKind::Problem);
-                        out.extend(piece);
-                    }
-                    load = self.joining && !over && state.gather.is_none() && state.ring.end() == self.cursor;
-                    false
-                }
+            let Some(entries) = state.ring.from(self.cursor) else { return false };
+            for (seq, entry) in entries.take_while(|(_, e)| e.position.tick <= limit.tick) {
+                self.cursor = seq + 1;
+                let (joining, piece) = step(self.joining, entry);
+                self.joining = joining;
+                over |= piece.as_ref().is_some_and(|p| p.kind == PieceKind::Problem);
+                out.extend(piece);
             }
+            self.joining && !over && state.gather.is_none() && state.ring.end() == self.cursor
         };
-        if fell_off {
-            self.reset(ResetReason::Slow);
-            out.extend(self.backlog.take());
-        } else if load {
-            // the snapshot it waited for was given back before it came by
-            self.join(0);
+        if self.joining {
+            self.at = None;
+        } else if self.backlog.is_none() && self.at.is_none_or(|at| at.tick < limit.tick) {
+            self.at = Some(limit);
         }
+        if load {
+            // the snapshot it waited for was given back before it came by
+            self.join(self.from);
+        }
+        true
     }
 }
 
@@ -270,7 +400,7 @@ fn behind() -> SourceError {
 fn step(joining: bool, entry: &Entry) -> (bool, Option<Piece>) {
     let piece = |kind| Some(Piece { position: entry.position, kind, messages: entry.messages.clone() });
     match (entry.kind, joining) {
-        (EntryKind::Changes, true) | (EntryKind::Reset, true) => (true, None),
+        (EntryKind::Changes | EntryKind::Reset(_), true) => (true, None),
         (EntryKind::Changes, false) => (false, piece(PieceKind::Data)),
         (EntryKind::Snapshot(_), true) if entry.messages.is_empty() => (true, None),
         (EntryKind::Snapshot(_), true) => (false, piece(PieceKind::Data)),
@@ -278,7 +408,7 @@ fn step(joining: bool, entry: &Entry) -> (bool, Option<Piece>) {
         // given back already: this subscriber is late with a repair it does not need
         (EntryKind::Snapshot(Audience::All), false) if entry.messages.is_empty() => (false, None),
         (EntryKind::Snapshot(Audience::All), false) => (false, piece(PieceKind::Data)),
-        (EntryKind::Reset, false) => (true, piece(PieceKind::Reset(ResetReason::Bulk))),
+        (EntryKind::Reset(reason), false) => (true, piece(PieceKind::Reset(reason))),
         (EntryKind::Problem, true) => (true, piece(PieceKind::Problem)),
         (EntryKind::Problem, false) => (false, None),
     }

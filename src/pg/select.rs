@@ -6,7 +6,7 @@
 use super::log::Json;
 use super::{NOTATION, PgError};
 use crate::change::{Key, Table};
-use crate::hub::{SourceError, Spec};
+use crate::hub::{SourceError, Spec, TOO_LARGE};
 use crate::wire::{Order, WireRow};
 use futures_util::TryStreamExt;
 use std::fmt::Write as _;
@@ -109,6 +109,8 @@ pub(super) enum ReadError {
     TooLarge(usize),
     /// A column is not there any more and the catalog does not know yet.
     Stale,
+    /// Nobody waits for the rows any more.
+    Unwanted,
 }
 
 impl ReadError {
@@ -133,8 +135,11 @@ impl From<ReadError> for SourceError {
             ReadError::Stale => {
                 SourceError { code: "unavailable", detail: "the table's columns are changing".to_owned(), retry: true }
             }
+            ReadError::Unwanted => {
+                SourceError { code: "unavailable", detail: "the read was given up".to_owned(), retry: true }
+            }
             ReadError::TooLarge(limit) => SourceError {
-                code: "snapshot-too-large",
+                code: TOO_LARGE,
                 detail: format!("the rows exceed {} MB: narrow the filter, or select fewer columns", limit >> 20),
                 retry: false,
             },

@@ -25,6 +25,10 @@ pub(super) struct Turns {
     all: Arc<Semaphore>,
     /// At a time of one table.
     each: usize,
+    /// Reads that wait.
+    most: usize,
+    /// Of them, of one table.
+    of_table: usize,
     waiting: AtomicUsize,
     /// Held to find a table's line. The lines of tables with nobody in them are dropped.
     tables: Mutex<HashMap<u32, Arc<Line>>>,
@@ -64,11 +68,18 @@ fn crowded() -> SourceError {
 }
 
 impl Turns {
+    /// So many at a time, whatever they are of; `waiting` may wait.
+    pub(super) fn of_any(turns: usize, waiting: usize) -> Turns {
+        Turns { each: turns, most: waiting, of_table: waiting, ..Turns::new(turns) }
+    }
+
     /// So many at a time; all but one of them may be of one table.
     pub(super) fn new(turns: usize) -> Turns {
         Turns {
             all: Arc::new(Semaphore::new(turns)),
             each: turns.saturating_sub(1).max(1),
+            most: WAITING,
+            of_table: OF_TABLE,
             waiting: AtomicUsize::new(0),
             tables: Mutex::default(),
         }
@@ -90,8 +101,8 @@ impl Turns {
     /// Too many wait already, or it took too long.
     pub(super) async fn take(&self, table: u32) -> Result<Turn, SourceError> {
         let line = self.line(table);
-        let _in_line = Waiting::among(&line.waiting, OF_TABLE).ok_or_else(crowded)?;
-        let _waiting = Waiting::among(&self.waiting, WAITING).ok_or_else(crowded)?;
+        let _in_line = Waiting::among(&line.waiting, self.of_table).ok_or_else(crowded)?;
+        let _waiting = Waiting::among(&self.waiting, self.most).ok_or_else(crowded)?;
         let turn = async {
             // the table's first: nobody has a turn of all and waits for one of its table
             let table = line.turns.clone().acquire_owned().await.map_err(|_| crowded())?;

@@ -2,15 +2,21 @@
 //!
 //! Must not know: HTTP, SSE, WebSocket, SQL. Invariants: a position is given out as a resume point only when *every*
 //! subscription of the session has been told everything up to it; ticks only move forward; a session that has
-//! nothing to say says so within the heartbeat.
+//! nothing to say says so within the heartbeat. Subscriptions may come and go while it runs: one that is on its way holds the
+//! resume point back, and whoever waits for it holds up nobody else.
 
 mod request;
+mod ride;
 
 pub use request::{Access, Refusal, Request};
+pub use ride::{Ride, Stand};
 
 use crate::change::Position;
 use crate::hub::{Hub, Piece, PieceKind, ResetReason, SourceError, Start, Subscription};
 use crate::wire::{Message, message};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -45,13 +51,22 @@ pub enum Event {
 }
 
 struct Sub {
+    /// Not used twice, unlike the label.
+    serial: u64,
     request: Request,
     running: Option<Subscription>,
+    /// Is it on its way?
+    starting: bool,
     /// Has the client been told everything of this subscription up to the tick at hand? Not before its snapshot,
     /// not between a reset and its snapshot, not while what it missed waits. A resume point given out meanwhile
     /// would lose that part.
     told: bool,
+    /// Something of it fell off the ring in the middle of a pass; it is brought forward in the next.
+    behind: bool,
 }
+
+/// A subscription that is there, or is not, by its serial number.
+type Started = (u64, Result<Result<Subscription, Refusal>, SourceError>);
 
 /// See the module.
 pub struct Session {
@@ -59,77 +74,122 @@ pub struct Session {
     access: Access,
     waker: Arc<Notify>,
     subs: Vec<Sub>,
+    serial: u64,
+    /// Subscriptions on their way: what was missed may have to be read.
+    starting: FuturesUnordered<BoxFuture<'static, Started>>,
+    /// Lives without subscriptions, and forgets those that ended.
+    lasting: bool,
     position: Option<Position>,
     quiet_since: Instant,
     /// Say the position at once although nothing happened: the client learns where it stands.
     greet: bool,
+    /// The same for a subscription that came later, whatever is told of others before.
+    announce: bool,
     /// The last pass left nothing behind.
     current: bool,
     /// The head that the last pass saw.
     seen: Option<Position>,
-    /// Problems that are not told yet.
-    refused: Vec<(usize, Arc<[Message]>)>,
+    /// No subscription was told anything after this tick, and those that did not fall behind everything up to it.
+    reached: i64,
+    /// Resets and problems that are not told yet. Kept here, as whoever waits for a pass may turn away.
+    untold: Vec<(Arc<str>, Arc<[Message]>)>,
 }
 
 impl Session {
-    /// Opens a session. Requests must have been resolved once without refusal.
+    /// Opens a session for these subscriptions and no others. Requests must have been resolved once without refusal.
     ///
     /// # Errors
     /// The database could not be read.
-    pub async fn open(
-        hub: Arc<Hub>,
-        access: Access,
-        requests: Vec<Request>,
-        start: Start,
-    ) -> Result<Session, SourceError> {
-        let position = match start {
-            Start::After(position) => Some(position),
-            Start::Now | Start::Snapshot | Start::SnapshotFrom(_) => None,
-        };
-        let subs = requests.into_iter().map(|request| Sub { request, running: None, told: false }).collect();
-        let waker = Arc::new(Notify::new());
-        let mut session = Session {
-            hub,
-            access,
-            waker,
-            subs,
-            position,
-            quiet_since: Instant::now(),
-            greet: false,
-            current: false,
-            seen: None,
-            refused: Vec::new(),
-        };
-        let starting = session.subs.iter().map(|sub| session.start(&sub.request, start));
-        let started = futures_util::future::join_all(starting).await;
-        for (i, started) in started.into_iter().enumerate() {
-            match started? {
-                Ok(running) => {
-                    session.subs[i].told = running.is_live();
-                    session.subs[i].running = Some(running);
-                }
-                // it was fine a moment ago, when the request was checked
-                Err(refusal) => {
-                    let told = problem(refusal.code(), refusal.status(), &refusal.to_string());
-                    session.refused.push((i, told));
-                }
+    pub async fn open(hub: Arc<Hub>, access: Access, requests: Vec<(Request, Start)>) -> Result<Session, SourceError> {
+        let mut session = Session::lasting(hub, access);
+        session.lasting = false;
+        session.position = match requests.first() {
+            // all from one position: it is the resume point until there is a newer one
+            Some((_, Start::After(position))) if requests.iter().all(|(_, s)| *s == Start::After(*position)) => {
+                Some(*position)
             }
+            _ => None,
+        };
+        for (request, start) in requests {
+            session.add(request, start);
         }
+        while let Some(started) = session.starting.next().await {
+            session.started(started)?;
+        }
+        session.announce = false;
         Ok(session)
     }
 
-    /// Resolves and subscribes; once more when the table changes in between.
-    async fn start(&self, request: &Request, start: Start) -> Result<Result<Subscription, Refusal>, SourceError> {
-        loop {
-            let spec = match request.resolve(&self.hub.tables(), self.access) {
-                Ok(spec) => spec,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            if let Some(running) = self.hub.subscribe(spec, start, self.waker.clone()).await? {
-                return Ok(Ok(running));
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    /// A session whose subscriptions come and go: it goes on without any, and forgets those that ended.
+    #[must_use]
+    pub fn lasting(hub: Arc<Hub>, access: Access) -> Session {
+        Session {
+            hub,
+            access,
+            waker: Arc::new(Notify::new()),
+            subs: Vec::new(),
+            serial: 0,
+            starting: FuturesUnordered::new(),
+            lasting: true,
+            position: None,
+            quiet_since: Instant::now(),
+            greet: false,
+            announce: false,
+            current: false,
+            seen: None,
+            reached: 0,
+            untold: Vec::new(),
         }
+    }
+
+    /// Begins a subscription; what comes of it is told by [`Session::next`]. Its label must not be in use.
+    pub fn add(&mut self, request: Request, start: Start) {
+        self.serial += 1;
+        let serial = self.serial;
+        let begun = begin(self.hub.clone(), self.access, self.waker.clone(), request.clone(), start);
+        self.starting.push(Box::pin(async move { (serial, begun.await) }));
+        self.subs.push(Sub { serial, request, running: None, starting: true, told: false, behind: false });
+    }
+
+    /// Ends a subscription: nothing of it is handed out from here on. False when there is none of this label.
+    pub fn remove(&mut self, label: &str) -> bool {
+        let before = self.subs.len();
+        self.subs.retain(|sub| *sub.request.sub != *label);
+        self.untold.retain(|(sub, _)| **sub != *label);
+        self.subs.len() < before
+    }
+
+    /// Is there a subscription of this label?
+    #[must_use]
+    pub fn has(&self, label: &str) -> bool {
+        self.subs.iter().any(|sub| *sub.request.sub == *label)
+    }
+
+    /// How many subscriptions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.subs.len()
+    }
+
+    /// Takes up a subscription that was on its way.
+    fn started(&mut self, (serial, outcome): Started) -> Result<(), SourceError> {
+        // not there: it was removed meanwhile, and is dropped
+        let Some(sub) = self.subs.iter_mut().find(|sub| sub.serial == serial) else { return Ok(()) };
+        sub.starting = false;
+        let told = match outcome {
+            Ok(Ok(running)) => {
+                sub.told = running.is_live();
+                // it may have nothing to say for long
+                self.announce |= sub.told;
+                sub.running = Some(running);
+                return Ok(());
+            }
+            Ok(Err(refusal)) => problem(refusal.code(), refusal.status(), &refusal.to_string()),
+            Err(error) if self.lasting => problem(error.code, 503, &error.detail),
+            Err(error) => return Err(error),
+        };
+        self.untold.push((sub.request.sub.clone(), told));
+        Ok(())
     }
 
     /// The resume point.
@@ -152,7 +212,7 @@ impl Session {
     /// Is no subscription left?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.subs.iter().all(|s| s.running.is_none())
+        self.subs.iter().all(|s| s.running.is_none() && !s.starting)
     }
 
     /// Did the last [`Session::pass`] reach the head?
@@ -185,10 +245,11 @@ impl Session {
     /// Has every subscription that goes on been told everything up to the tick at hand?
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.subs.iter().filter(|s| s.running.is_some()).all(|s| s.told)
+        self.subs.iter().filter(|s| s.running.is_some() || s.starting).all(|s| s.told)
     }
 
-    /// Waits for something to send; a `Cursor` after a silence of [`HEARTBEAT`]. None when no subscription is left.
+    /// Waits for something to send; a `Cursor` after a silence of [`HEARTBEAT`]. None when no subscription is left, unless
+    /// the session is a lasting one.
     ///
     /// Safe to drop while it waits: nothing is taken before it returns.
     pub async fn next(&mut self) -> Option<Vec<Event>> {
@@ -200,7 +261,7 @@ impl Session {
                 self.quiet_since = Instant::now();
                 return Some(events);
             }
-            if self.is_empty() {
+            if self.is_empty() && !self.lasting {
                 return None;
             }
             if !self.current {
@@ -210,17 +271,33 @@ impl Session {
             }
             if due {
                 // after the pass, which moved the position past what did not match in all this time
-                self.greet = false;
+                (self.greet, self.announce) = (false, false);
                 self.quiet_since = Instant::now();
                 return Some(vec![self.cursor()]);
             }
-            let heartbeat = self.quiet_since + if self.greet && self.is_live() { Duration::ZERO } else { HEARTBEAT };
+            let now = (self.greet || self.announce) && self.is_live();
+            let heartbeat = self.quiet_since + if now { Duration::ZERO } else { HEARTBEAT };
             // a backlog read ahead of the head waits for the head and nothing else
             let starting = !self.is_live();
             tokio::select! {
                 () = self.waker.notified() => {}
                 changed = head.changed(), if starting => changed.ok()?,
+                Some(started) = self.starting.next(), if !self.starting.is_empty() => {
+                    // of a lasting session; the others have waited for theirs
+                    self.started(started).ok()?;
+                }
                 () = tokio::time::sleep_until(heartbeat) => due = true,
+            }
+        }
+    }
+
+    /// Brings forward what fell off its ring.
+    async fn catch_up(&mut self) {
+        for sub in &mut self.subs {
+            if let Some(running) = sub.running.as_mut().filter(|running| running.is_behind()) {
+                // boxed: it is large, and most sessions never come here
+                Box::pin(running.catch_up(self.reached)).await;
+                (sub.told, sub.behind) = (running.is_live(), false);
             }
         }
     }
@@ -228,21 +305,29 @@ impl Session {
     /// What waits now, without waiting.
     pub async fn pass(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        self.reopen(&mut events).await;
-        for (i, messages) in std::mem::take(&mut self.refused) {
-            self.tell(i, messages, &mut events);
+        self.reopen().await;
+        // before anything is taken: whoever waits for a pass may turn away
+        self.catch_up().await;
+        for (sub, messages) in std::mem::take(&mut self.untold) {
+            events.extend(messages.iter().map(|m| Event::Message { sub: sub.clone(), message: m.clone(), id: None }));
         }
+        self.forget();
         self.current = true;
         let Some(head) = self.hub.position() else { return events };
         self.seen = Some(head);
         let running = || self.subs.iter().filter_map(|s| s.running.as_ref());
         // one limit for all, so that the tick it stops at is complete in every subscription
-        let limit = running().map(|sub| sub.limit(head.tick, PASS_BYTES)).min().unwrap_or(head.tick);
+        let limit = running().map(|sub| sub.limit(head, PASS_BYTES)).min_by_key(|limit| limit.tick).unwrap_or(head);
+        self.reached = self.reached.max(limit.tick);
         let mut pieces: Vec<(usize, Piece)> = Vec::new();
         let mut taken = Vec::new();
+        let mut behind = false;
         for (i, sub) in self.subs.iter_mut().enumerate() {
             if let Some(running) = &mut sub.running {
-                running.collect(limit, &mut taken);
+                if !running.collect(limit, &mut taken) {
+                    behind = true;
+                    (sub.told, sub.behind) = (false, true);
+                }
                 pieces.extend(taken.drain(..).map(|piece| (i, piece)));
             }
         }
@@ -253,7 +338,8 @@ impl Session {
             let tick_ends = pieces.get(at + 1).is_none_or(|(_, next)| next.position.tick > piece.position.tick);
             self.say(*i, piece.clone(), tick_ends, &mut events);
         }
-        self.current = limit == head.tick;
+        self.forget();
+        self.current = limit.tick == head.tick && !behind;
         if self.is_resumable() && self.current && self.position.is_none_or(|p| p.tick <= head.tick) {
             self.position = Some(head);
         }
@@ -268,9 +354,16 @@ impl Session {
         let sub = &mut self.subs[i];
         match piece.kind {
             PieceKind::Problem => sub.running = None,
-            PieceKind::Reset(_) => sub.told = false,
+            PieceKind::Reset(reason) => {
+                sub.told = false;
+                self.hub.counts().add_reset(reason);
+            }
             // a snapshot, what was missed, or one more tick: whichever it is, nothing of it is left out
-            PieceKind::Data => sub.told = true,
+            PieceKind::Data => {
+                // its snapshot may stand before the resume point, and then no message says that all are whole again
+                self.announce |= self.lasting && !sub.told;
+                sub.told = !sub.behind;
+            }
         }
         let label = sub.request.sub.clone();
         // a snapshot may stand at a tick that a session, by cursor, has already been told to be past
@@ -284,42 +377,68 @@ impl Session {
     }
 
     /// Subscribes anew where the table changed underneath.
-    async fn reopen(&mut self, events: &mut Vec<Event>) {
+    async fn reopen(&mut self) {
         for i in 0..self.subs.len() {
             let Some(reason) = self.subs[i].running.as_ref().and_then(Subscription::closed) else { continue };
             let request = self.subs[i].request.clone();
             if reason == ResetReason::Expired {
                 // another history: its ticks are not comparable
-                self.position = None;
+                (self.position, self.reached) = (None, 0);
             }
-            let (code, status, detail) = match self.start(&request, Start::Snapshot).await {
+            let (hub, waker) = (self.hub.clone(), self.waker.clone());
+            let (code, status, detail) = match begin(hub, self.access, waker, request.clone(), Start::Snapshot).await {
                 Ok(Ok(running)) => {
                     self.subs[i].running = Some(running);
                     self.subs[i].told = false;
-                    self.tell(i, message::reset(&request.table, reason.label(), self.hub.position()), events);
+                    self.hub.counts().add_reset(reason);
+                    let told = message::reset(&request.table, reason.label(), self.hub.position());
+                    self.untold.push((request.sub, told));
                     continue;
                 }
                 Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),
                 Err(error) => (error.code, 503, error.detail),
             };
             self.subs[i].running = None;
-            self.tell(i, problem(code, status, &detail), events);
+            self.untold.push((request.sub, problem(code, status, &detail)));
         }
     }
 
-    fn tell(&self, i: usize, messages: Arc<[Message]>, events: &mut Vec<Event>) {
-        let sub = &self.subs[i].request.sub;
-        events.extend(messages.iter().map(|m| Event::Message { sub: sub.clone(), message: m.clone(), id: None }));
+    /// A lasting session goes on from the positions of those that are left: their client is told which one ended, and
+    /// does not come back with it.
+    fn forget(&mut self) {
+        if self.lasting {
+            self.subs.retain(|sub| sub.running.is_some() || sub.starting);
+        }
     }
 
     fn cursor(&self) -> Event {
-        let position = self.position.filter(|_| self.is_resumable());
+        let position = self.position.filter(|_| self.is_resumable() && !self.subs.is_empty());
         Event::Cursor { position, lag: self.hub.lag().unwrap_or_default() }
     }
 }
 
+/// Resolves and subscribes; once more when the table changes in between.
+async fn begin(
+    hub: Arc<Hub>,
+    access: Access,
+    waker: Arc<Notify>,
+    request: Request,
+    start: Start,
+) -> Result<Result<Subscription, Refusal>, SourceError> {
+    loop {
+        let spec = match request.resolve(&hub.tables(), access) {
+            Ok(spec) => spec,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if let Some(running) = hub.subscribe(spec, start, waker.clone()).await? {
+            return Ok(Ok(running));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// The end of one subscription.
-fn problem(code: &str, status: u16, detail: &str) -> Arc<[Message]> {
+pub(crate) fn problem(code: &str, status: u16, detail: &str) -> Arc<[Message]> {
     let members = serde_json::json!({ "type": format!("/problems/{code}"), "title": "the subscription ended",
         "status": status, "code": code, "detail": detail });
     message::problem(serde_json::json!({ "problem": members }))

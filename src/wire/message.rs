@@ -96,18 +96,23 @@ impl Message {
         self.event.len()
     }
 
-    /// The SSE event without the `id:` line of a resume point (a reset, and a snapshot's part that is not its last, have one
-    /// of their own). Shares the bytes when the label is [`FIRST_SUB`].
-    #[must_use]
-    pub fn sse(&self, sub: &str) -> Bytes {
+    /// Appends the SSE event without the `id:` line of a resume point (a reset, and a snapshot's part that is not its last,
+    /// have one of their own).
+    pub fn write_sse(&self, sub: &str, out: &mut BytesMut) {
         if sub == FIRST_SUB {
-            return self.event.clone();
+            out.put_slice(&self.event);
+            return;
         }
-        let mut out = BytesMut::with_capacity(self.event.len() + sub.len());
+        out.reserve(self.event.len() + sub.len());
         out.put_slice(&self.event[..self.body_at]);
-        put_event_head(&mut out, self.kind, sub);
+        put_event_head(out, self.kind, sub);
         out.put_slice(&self.event[self.tail_at..]);
-        out.freeze()
+    }
+
+    /// The SSE event of [`Message::write_sse`] without a copy, which only the label [`FIRST_SUB`] has.
+    #[must_use]
+    pub fn shared_sse(&self, sub: &str) -> Option<Bytes> {
+        (sub == FIRST_SUB).then(|| self.event.clone())
     }
 
     /// Appends the JSON object.
@@ -274,6 +279,12 @@ mod tests {
         serde_json::from_slice(&out).unwrap()
     }
 
+    fn sse(message: &Message, sub: &str) -> String {
+        let mut out = BytesMut::new();
+        message.write_sse(sub, &mut out);
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
     #[test]
     fn changes_are_the_documented_object() {
         let tick = Tick {
@@ -289,7 +300,7 @@ mod tests {
                 "at":"2026-11-21T20:12:17.265Z","changes":[{"op":"update","key":"7","version":44,"row":{"id":7}},
                 {"op":"delete","key":"a%20b","version":37}],"more":false})
         );
-        let text = String::from_utf8(parts[0].sse("1").to_vec()).unwrap();
+        let text = sse(&parts[0], "1");
         assert!(text.starts_with("data: {\"type\":\"changes\",\"sub\":\"1\",") && text.ends_with("}\n\n"), "{text}");
     }
 
@@ -309,7 +320,7 @@ mod tests {
     #[test]
     fn resets_are_named_events_that_ask_for_a_snapshot() {
         let at = "7-9f3a2c".parse().ok();
-        let text = String::from_utf8(reset("t", "truncated", at)[0].sse("2").to_vec()).unwrap();
+        let text = sse(&reset("t", "truncated", at)[0], "2");
         assert_eq!(
             text,
             "id: 7-9f3a2c~\nevent: reset\ndata: {\"type\":\"reset\",\"sub\":\"2\",\"reason\":\"truncated\",\"table\":\"t\"}\n\n"

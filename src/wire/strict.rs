@@ -40,10 +40,18 @@ impl From<serde_json::Error> for BodyError {
 /// # Errors
 /// It is none, or not strict; see [`BodyError`].
 pub fn object(body: &[u8]) -> Result<Members, BodyError> {
+    members(value(body)?.get())
+}
+
+/// Reads a body that is any one value.
+///
+/// # Errors
+/// It is none, or not strict; see [`BodyError`].
+pub fn value(body: &[u8]) -> Result<&RawValue, BodyError> {
     let text = std::str::from_utf8(body).map_err(|_| malformed("the body is not UTF-8"))?;
     let raw: &RawValue = serde_json::from_str(text)?;
     check(raw.get(), 1)?;
-    members(raw.get())
+    Ok(raw)
 }
 
 /// The members of an object whose text was checked.

@@ -3,7 +3,7 @@
 //! Some 15 s in the suite. The full run is a command of its own:
 //! `ROWCAST_PGBENCH_SECONDS=60 ROWCAST_PGBENCH_SCALE=5 cargo test --test it pgbench -- --nocapture`.
 
-use crate::support::client::Transport;
+use crate::support::client::TRANSPORTS;
 use crate::support::witness::finish;
 use crate::support::{GatewayProcess, Manner, Oracle, Replica, View, Watched, World, postgres, seed};
 use rand::rngs::StdRng;
@@ -97,11 +97,11 @@ async fn clients_survive_a_killed_gateway_under_pgbench() {
     };
     let mut clients = Vec::new();
     for (i, view) in views().iter().enumerate() {
-        let transport = [Transport::Sse, Transport::LongPoll][i % 2];
+        let transport = TRANSPORTS[i % TRANSPORTS.len()];
         let plan = plan(transport, vec![("1", i)], view.query.clone(), None, rng.random());
         clients.push(Watched::start(plan, gateways.clone()));
     }
-    for transport in [Transport::Sse, Transport::LongPoll] {
+    for transport in TRANSPORTS {
         let query = "sub=b~pgbench_branches&sub=t~pgbench_tellers&sub=a~pgbench_accounts%3Faid%3Dlt.1000".to_owned();
         let views = vec![("b", 0), ("t", 1), ("a", 3)];
         let invariant = Some(tellers_and_branches_agree as fn(&Replica));

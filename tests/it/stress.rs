@@ -5,7 +5,7 @@
 
 mod writers;
 
-use crate::support::client::Transport;
+use crate::support::client::{TRANSPORTS, Transport};
 use crate::support::witness::finish;
 use crate::support::{Manner, Oracle, Replica, View, Watched, World, seed};
 use rand::rngs::StdRng;
@@ -110,7 +110,7 @@ fn plans(views: &[View], rng: &mut StdRng) -> Vec<Manner> {
     let roaming = |yes: bool| yes.then_some(Duration::from_millis(700));
     for (i, view) in views.iter().enumerate() {
         let (table, filter) = view.query.split_once('?').unwrap_or((&view.query, ""));
-        let transport = [Transport::Sse, Transport::LongPoll][i % 2];
+        let transport = TRANSPORTS[i % TRANSPORTS.len()];
         let query = format!("table={table}&{filter}");
         let query = query.trim_end_matches('&').to_owned();
         let views = vec![("1", i)];
@@ -143,6 +143,8 @@ fn plans(views: &[View], rng: &mut StdRng) -> Vec<Manner> {
         (Transport::Sse, false, false),
         (Transport::Sse, true, false),
         (Transport::Sse, true, true),
+        (Transport::WebSocket, false, true),
+        (Transport::WebSocket, true, false),
         (Transport::LongPoll, false, true),
         (Transport::LongPoll, true, false),
     ];

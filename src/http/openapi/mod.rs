@@ -5,6 +5,7 @@
 
 mod reads;
 mod schemas;
+mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::sync::LazyLock;
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{Info, License, OpenApi, OpenApiBuilder, OpenApiVersion, PathItem, Paths};
 
+pub(super) use socket::{message_schema, serve_messages, websocket};
 pub(super) use streams::{changes, document as itself, healthz, readyz, stream};
 pub(super) use writes::batch;
 

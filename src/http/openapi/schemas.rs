@@ -6,6 +6,7 @@
 use super::super::problem::codes;
 use super::words::{AnySchema, flag, header, list, nullable, object, one_of, pattern, problem, schema, text, whole};
 use crate::hub::ResetReason;
+use crate::wire::CloseReason;
 use utoipa::openapi::Components;
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{
@@ -22,15 +23,9 @@ pub(super) const A_POSITION: &str = "1-9f3a2c";
 const KEY: &str = "^([A-Za-z0-9._~-]|%[0-9A-F]{2})*(,([A-Za-z0-9._~-]|%[0-9A-F]{2})*)*$";
 
 /// Why a stream says good-bye.
-const BYE: &[&str] = &[
-    "shutting-down",
-    "not-ready",
-    "unavailable",
-    "table-unavailable",
-    "snapshot-too-large",
-    "snapshot-too-busy",
-    "no-subscription-left",
-];
+fn bye_reasons() -> impl Iterator<Item = &'static str> {
+    CloseReason::ALL.into_iter().filter(|reason| reason.says_bye()).map(CloseReason::label)
+}
 
 /// All of them.
 pub(super) fn components() -> Components {
@@ -160,7 +155,7 @@ fn bye() -> AnySchema {
         "The connection ends as planned: come back, to any gateway.",
         [
             ("type", one_of("What this is.", ["bye"]).into()),
-            ("reason", one_of("Why.", BYE.iter().copied()).into()),
+            ("reason", one_of("Why.", bye_reasons()).into()),
             ("retry_ms", whole("Wait so long first.").minimum(Some(0)).into()),
         ],
     )
@@ -219,7 +214,7 @@ fn problem_document() -> AnySchema {
     .into()
 }
 
-fn held(about: &str) -> Object {
+pub(super) fn held(about: &str) -> Object {
     let members = [("key", schema("Key").into()), ("version", schema("Version").into()), ("row", schema("Row").into())];
     object(about, members)
 }

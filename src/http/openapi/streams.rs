@@ -2,12 +2,16 @@
 
 use super::super::params::{MAX_LABEL, MAX_SUBS, MAX_WAIT};
 use super::schemas::A_POSITION;
+use super::socket;
 use super::words::{
     JSON, answer, asked, empty, get_and_head, header, list, object, one_of, operation, oversized, pairs, passing,
     pattern, problem, query, schema, stream_of, text, whole,
 };
-use utoipa::openapi::PathItem;
-use utoipa::openapi::path::OperationBuilder;
+use utoipa::openapi::path::{Operation, OperationBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{OneOfBuilder, Schema};
+use utoipa::openapi::{Content, PathItem, Required};
 
 /// What can be wrong with a filter, a projection and how they are sent.
 pub(super) const MALFORMED: &[&str] = &[
@@ -53,7 +57,7 @@ fn subscribing(operation: OperationBuilder) -> OperationBuilder {
 }
 
 /// What `since` may be.
-const SINCE: &str = "^(now|(0|[1-9][0-9]{0,18})-[0-9a-f]{6}~?)$";
+pub(super) const SINCE: &str = "^(now|(0|[1-9][0-9]{0,18})-[0-9a-f]{6}~?)$";
 
 /// Answers that streams and polls share.
 fn refusing(operation: OperationBuilder) -> OperationBuilder {
@@ -65,7 +69,7 @@ fn refusing(operation: OperationBuilder) -> OperationBuilder {
 }
 
 /// A HEAD that only says that the address is there.
-fn bare_head(mut item: PathItem, id: &str) -> PathItem {
+pub(super) fn bare_head(mut item: PathItem, id: &str) -> PathItem {
     let head = operation(id, "streams", "Is the address there?", "Looks at no parameter.");
     item.head = Some(head.response("200", empty("It is.")).build());
     item
@@ -81,15 +85,42 @@ pub(in super::super) fn stream() -> PathItem {
     let about = "Server-sent events: a snapshot, then every change, for as long as the connection lives; a `cursor` at least \
         every 15 s. Where it cannot begin or go on for now it says `bye` and ends: an `EventSource` comes back by itself. \
         A position that is not known any more is told as `reset`, and a snapshot.";
-    let events = stream_of("Events.", schema("Event"))
-        .header("Cache-Control", header("`no-store, no-transform`."))
-        .header("X-Accel-Buffering", header("`no`: a proxy must not hold events back."));
     let get =
         subscribing(operation("stream", "streams", "Follow tables", about)).parameter(asked("Last-Event-ID", last));
-    let get = oversized(refusing(get)).response("200", events.build());
+    let get =
+        oversized(refusing(get)).response("200", events().build()).response("429", problem(&["connection-limit"]));
     let mut item = PathItem::default();
     item.get = Some(get.build());
+    item.post = Some(stream_of_body());
     bare_head(item, "streamHead")
+}
+
+/// The same from a body, for filters that are too long for an address.
+fn stream_of_body() -> Operation {
+    let about =
+        "The same stream. Each subscription may begin at a position of its own; `Last-Event-ID` wins over all of them.";
+    let last = pattern("The last `id` received.", SINCE, A_POSITION);
+    let many = list("Several.", socket::subscription()).min_items(Some(1)).max_items(Some(MAX_SUBS));
+    let body = OneOfBuilder::new().item(socket::subscription()).item(many.build());
+    let body = RequestBodyBuilder::new()
+        .content(JSON, Content::new(Some(Schema::OneOf(body.build()))))
+        .required(Some(Required::True));
+    let post = operation("streamOfBody", "streams", "Follow tables, from a body", about)
+        .parameter(asked("Last-Event-ID", last))
+        .request_body(Some(body.build()))
+        .response("200", events().build())
+        .response("408", problem(&["request-timeout"]))
+        .response("413", problem(&["payload-too-large"]))
+        .response("415", problem(&["unsupported-media-type"]))
+        .response("422", problem(&["invalid-value"]));
+    oversized(refusing(post)).build()
+}
+
+/// The stream itself.
+fn events() -> ResponseBuilder {
+    stream_of("Events.", schema("Event"))
+        .header("Cache-Control", header("`no-store, no-transform`."))
+        .header("X-Accel-Buffering", header("`no`: a proxy must not hold events back."))
 }
 
 /// `/v1/changes`.
@@ -108,6 +139,8 @@ pub(in super::super) fn changes() -> PathItem {
         "table-unavailable",
         "snapshot-too-large",
         "snapshot-too-busy",
+        "overloaded",
+        "connection-limit",
     ]);
     let get = oversized(refusing(get))
         .response("200", found.header("Cache-Control", header("`no-store`.")).build())

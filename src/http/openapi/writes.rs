@@ -11,7 +11,7 @@ use super::words::{
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::response::{Response, ResponseBuilder};
-use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::openapi::{Content, PathItem, Required};
 
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -71,29 +71,11 @@ fn delete() -> Operation {
 pub(in super::super) fn batch() -> PathItem {
     let about = "All or nothing, in this order, in one transaction. Each operation has the version it is based on; a problem names \
         the operation that failed in `errors`.";
-    let one = [
-        operation_in("insert", "row", false),
-        operation_in("replace", "row", true),
-        operation_in("update", "set", true),
-        operation_in("delete", "", true),
-    ];
-    let one = one.into_iter().fold(OneOfBuilder::new(), |all, op| all.item(op));
-    let ops = list("The operations.", Schema::OneOf(one.build())).min_items(Some(1)).max_items(Some(MAX_OPERATIONS));
-    let batch = closed(object("Operations.", [("ops", ops.into())]));
-    let row = object(
-        "What came of one operation.",
-        [
-            ("op", one_of("What was done.", ["insert", "update", "replace", "delete"]).into()),
-            ("table", text("The table.").into()),
-            ("key", schema("Key").into()),
-            ("version", schema("Version").into()),
-            ("row?", schema("Row").into()),
-        ],
-    );
+    let batch = closed(object("Operations.", [("ops", operations().into())]));
     let answered = object(
         "All of them.",
         [
-            ("rows", list("In the order of the operations.", row).into()),
+            ("rows", list("In the order of the operations.", batch_row()).into()),
             (
                 "position",
                 nullable(text("As the header; null when it is not known.").pattern(Some(POSITION)), Type::String)
@@ -109,6 +91,32 @@ pub(in super::super) fn batch() -> PathItem {
         .response("200", told(answer("Done.", JSON, answered)).build())
         .response("204", told(empty("Repeated, and a column of the first answer is not published any more.")).build());
     PathItem::new(HttpMethod::Post, post.build())
+}
+
+/// The operations of a batch.
+pub(super) fn operations() -> ArrayBuilder {
+    let one = [
+        operation_in("insert", "row", false),
+        operation_in("replace", "row", true),
+        operation_in("update", "set", true),
+        operation_in("delete", "", true),
+    ];
+    let one = one.into_iter().fold(OneOfBuilder::new(), |all, op| all.item(op));
+    list("The operations.", Schema::OneOf(one.build())).min_items(Some(1)).max_items(Some(MAX_OPERATIONS))
+}
+
+/// What came of one of them.
+pub(super) fn batch_row() -> Object {
+    object(
+        "What came of one operation.",
+        [
+            ("op", one_of("What was done.", ["insert", "update", "replace", "delete"]).into()),
+            ("table", text("The table.").into()),
+            ("key", schema("Key").into()),
+            ("version", schema("Version").into()),
+            ("row?", schema("Row").into()),
+        ],
+    )
 }
 
 fn operation_in(op: &str, values: &str, keyed: bool) -> Schema {

@@ -1,6 +1,7 @@
 //! Clients over every transport, behind one trait: a scenario is written once and runs over all.
 
 use super::replica::tick_of;
+use super::socket::SocketClient;
 use super::{PATIENCE, Replica};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -40,9 +41,10 @@ impl dyn Client + '_ {
 pub enum Transport {
     Sse,
     LongPoll,
+    WebSocket,
 }
 
-pub const TRANSPORTS: [Transport; 2] = [Transport::Sse, Transport::LongPoll];
+pub const TRANSPORTS: [Transport; 3] = [Transport::Sse, Transport::LongPoll, Transport::WebSocket];
 
 /// Subscribes with a query string (`table=scores&league=eq.nfl`).
 pub async fn subscribe(transport: Transport, at: SocketAddr, query: &str) -> Box<dyn Client> {
@@ -50,6 +52,7 @@ pub async fn subscribe(transport: Transport, at: SocketAddr, query: &str) -> Box
         // nobody can look at its events from here on
         Transport::Sse => Box::new(Sse { recording: false, ..Sse::open(at, query).await }),
         Transport::LongPoll => Box::new(LongPoll::new(at, query)),
+        Transport::WebSocket => Box::new(SocketClient::open(at, query).await),
     }
 }
 

@@ -68,7 +68,7 @@ impl Replica {
                 self.resets.push(reason.to_owned());
             }
             "problem" => self.problems.push(message.clone()),
-            "cursor" | "bye" => {}
+            "cursor" | "bye" | "ready" | "subscribed" => {}
             other => panic!("unknown message type {other}"),
         }
     }

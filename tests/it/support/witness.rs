@@ -135,7 +135,7 @@ impl Witness {
                 client.wait = 1;
                 Box::new(client)
             }
-            Transport::Sse => subscribe(manner.transport, at, &manner.query).await,
+            Transport::Sse | Transport::WebSocket => subscribe(manner.transport, at, &manner.query).await,
         };
         let report = Report { name: manner.name(), ..Report::default() };
         let (journal, pending) = (Journal::new(manner.at_leader), VecDeque::new());
@@ -152,7 +152,8 @@ impl Witness {
                         if ended.is_none() {
                             ended = Some(Instant::now());
                             // a poll answers by itself
-                            nudge_at = (witness.manner.transport == Transport::Sse).then(|| Instant::now() + NUDGE);
+                            nudge_at =
+                                (witness.manner.transport != Transport::LongPoll).then(|| Instant::now() + NUDGE);
                             (witness.manner.roams, witness.moves_at) = (None, None);
                         }
                         break;
@@ -160,7 +161,7 @@ impl Witness {
                 }
             }
             // a poll answers by itself, and is cut only to move; a stream may be silent for long
-            let look = (witness.manner.transport == Transport::Sse).then(|| Instant::now() + LOOK);
+            let look = (witness.manner.transport != Transport::LongPoll).then(|| Instant::now() + LOOK);
             let soonest = [witness.moves_at, nudge_at, look].into_iter().flatten().min();
             match timeout(soonest, witness.step()).await {
                 // a snapshot in parts must not be cut again and again

@@ -1,0 +1,357 @@
+//! One WebSocket: what the client says, what its session tells, and what is due, until either side ends it.
+//!
+//! Must not know: SQL, how frames are read. Invariants: only whole frames leave; more is taken from the session only when the
+//! socket took the last; after `unsubscribed` nothing of that subscription leaves; a `cursor` after `subscribed` is also that one's; nothing that waits for the database
+//! holds up what is told.
+
+use super::super::closes::Counted;
+use super::super::feed::RETRY_MS;
+use super::super::outlet::{Cut, Outlet};
+use super::super::params::MAX_SUBS;
+use super::super::streams::Stay;
+use super::super::subscribe::Wanted;
+use super::super::{App, Problem, stream};
+use super::incoming::Incoming;
+use super::input::{Input, Write};
+use super::pulse::Pulse;
+use super::writes;
+use crate::session::{Access, Event, Session};
+use crate::wire::strict::{BodyError, quoted};
+use crate::wire::{CloseReason, Control, Format, control_frame, text_frame};
+use actix_web::web;
+use actix_ws::AggregatedMessage;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Bytes gathered into one write.
+const CHUNK: usize = 64 * 1024;
+
+/// Bytes of answers that wait for the socket, above which nothing more is read from the client.
+const ANSWERS: usize = 64 * 1024;
+
+/// Writes of one connection at a time. A gateway carries out three of all clients by default.
+pub(super) const MAX_WRITES: usize = 16;
+
+/// The promise of the contract: something is said at least so often, in milliseconds.
+pub(super) const HEARTBEAT_MS: u32 = 15_000;
+
+/// How long the end may take: for the answers to writes, and for a client that takes nothing.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Longest reason of a close frame: RFC 6455, 5.5.
+const MAX_REASON: usize = 123;
+
+/// See the module.
+pub(super) struct Connection {
+    app: web::Data<App>,
+    session: Session,
+    outlet: Outlet,
+    incoming: Incoming,
+    pulse: Pulse,
+    /// Has `init` been answered?
+    begun: bool,
+    /// Writes that are being carried out.
+    writes: FuturesUnordered<LocalBoxFuture<'static, String>>,
+    /// Told by the session, not framed yet.
+    events: VecDeque<Told>,
+    /// Frames of answers, to leave next.
+    answers: BytesMut,
+    /// Frames on their way into the socket.
+    leaving: Bytes,
+    counted: Counted,
+    /// When it is to end.
+    stay: Stay,
+}
+
+/// What keeps its place among what the session tells.
+enum Told {
+    Event(Event),
+    /// A subscription is taken: what was told before says nothing of it.
+    Subscribed(String),
+}
+
+/// Why it ends.
+#[derive(Debug)]
+struct End {
+    reason: CloseReason,
+    /// What the close frame says beside the reason.
+    detail: String,
+    /// The code, when the client chose it.
+    code: Option<u16>,
+}
+
+impl From<CloseReason> for End {
+    fn from(reason: CloseReason) -> End {
+        End { reason, detail: String::new(), code: None }
+    }
+}
+
+impl From<Cut> for End {
+    fn from(cut: Cut) -> End {
+        CloseReason::from(cut).into()
+    }
+}
+
+fn end(reason: CloseReason, detail: impl Into<String>) -> End {
+    End { detail: detail.into(), ..reason.into() }
+}
+
+impl Connection {
+    /// A connection that was accepted and not told yet.
+    pub(super) fn new(app: web::Data<App>, outlet: Outlet, incoming: Incoming, stay: Stay) -> Connection {
+        Connection {
+            session: Session::lasting(app.hub.clone(), Access::Public),
+            pulse: Pulse::new(app.ws.ping, app.ws.init, app.write_timeout, Instant::now()),
+            counted: app.closes.open(CloseReason::Lost),
+            app,
+            outlet,
+            incoming,
+            begun: false,
+            writes: FuturesUnordered::new(),
+            events: VecDeque::new(),
+            answers: BytesMut::new(),
+            leaving: Bytes::new(),
+            stay,
+        }
+    }
+
+    /// Sends the head of the answer, and goes on until the end; to it at once if there is a reason already.
+    pub(super) async fn run(mut self, head: Bytes, refused: Option<CloseReason>) {
+        self.leaving = head;
+        let end = match refused {
+            Some(reason) => reason.into(),
+            None => match self.live().await {
+                Ok(never) => match never {},
+                Err(end) => end,
+            },
+        };
+        self.counted.because(end.reason);
+        self.part(end).await;
+    }
+
+    async fn live(&mut self) -> Result<Infallible, End> {
+        let stop = self.stay.end.clone();
+        loop {
+            if self.leaving.is_empty() {
+                self.leaving = self.gather();
+            }
+            let before = self.leaving.len();
+            let waiting = before > 0;
+            let due = self.pulse.due();
+            tokio::select! {
+                () = stop.cancelled() => return Err(self.stay.why().into()),
+                written = self.outlet.write_all(&mut self.leaving), if waiting => written?,
+                message = self.incoming.next(), if self.answers.len() < ANSWERS => self.hear(message?).await?,
+                Some(answer) = self.writes.next(), if !self.writes.is_empty() => text_frame(&answer, &mut self.answers),
+                () = sleep_until(due) => {
+                    if self.pulse.beat(Instant::now())? {
+                        control_frame(Control::Ping, b"", &mut self.answers);
+                    }
+                }
+                events = self.session.next(), if self.begun && !waiting => {
+                    // never while it is a lasting one, but for a hub that is gone
+                    self.queue(events.ok_or(CloseReason::Resume)?);
+                }
+            }
+            self.pulse.waits(!self.leaving.is_empty(), self.leaving.len() < before, Instant::now());
+        }
+    }
+
+    /// Takes what the session told. With several subscriptions a `cursor` ends every tick: only it says that all are whole.
+    fn queue(&mut self, events: Vec<Event>) {
+        let several = self.session.len() > 1;
+        for event in events {
+            let whole = match &event {
+                Event::Message { id, .. } if several => *id,
+                _ => None,
+            };
+            self.events.push_back(Told::Event(event));
+            if whole.is_some() {
+                let lag = self.app.hub.lag().unwrap_or_default();
+                self.events.push_back(Told::Event(Event::Cursor { position: whole, lag }));
+            }
+        }
+    }
+
+    /// What is to leave next: answers, then events, about [`CHUNK`] bytes of them.
+    fn gather(&mut self) -> Bytes {
+        let mut out = std::mem::take(&mut self.answers);
+        while out.len() < CHUNK {
+            match self.events.pop_front() {
+                Some(Told::Event(Event::Message { sub, message, id })) => {
+                    Format::WebSocket.message(&message, &sub, id, &mut out);
+                }
+                Some(Told::Event(Event::Cursor { position, lag })) => {
+                    let lag_ms = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
+                    Format::WebSocket.cursor(position, lag_ms, &mut out);
+                }
+                Some(Told::Subscribed(sub)) => {
+                    text_frame(&format!("{{\"type\":\"subscribed\",\"sub\":{}}}", quoted(&sub)), &mut out);
+                }
+                None => break,
+            }
+        }
+        out.freeze()
+    }
+
+    async fn hear(&mut self, message: AggregatedMessage) -> Result<(), End> {
+        self.pulse.heard();
+        match message {
+            AggregatedMessage::Text(text) => self.take(&text).await,
+            AggregatedMessage::Ping(payload) => {
+                control_frame(Control::Pong, &payload, &mut self.answers);
+                Ok(())
+            }
+            AggregatedMessage::Pong(_) => Ok(()),
+            AggregatedMessage::Binary(_) => Err(CloseReason::NotText.into()),
+            AggregatedMessage::Close(reason) => {
+                Err(End { code: reason.map(|r| r.code.into()), ..CloseReason::Left.into() })
+            }
+        }
+    }
+
+    async fn take(&mut self, text: &str) -> Result<(), End> {
+        let input = Input::read(text).map_err(|wrong| end(CloseReason::BadMessage, wrong))?;
+        match input {
+            Input::Init(_) if self.begun => return Err(end(CloseReason::BadMessage, "`init` came twice")),
+            Input::Init(token) if token.token.is_some() => {
+                return Err(end(CloseReason::BadToken, "tokens are not configured here: leave `token` out"));
+            }
+            Input::Init(_) => self.begin().await?,
+            _ if !self.begun => return Err(end(CloseReason::BadToken, "the first message is `init`")),
+            Input::Subscribe(wanted) => self.subscribe(&wanted),
+            Input::Unsubscribe(sub) => self.unsubscribe(&sub),
+            Input::Write(write) => self.write(write),
+            Input::Nul(id) => self.answer(&writes::refused(&id, &BodyError::Nul.into())),
+            Input::Auth => {
+                let detail = "tokens are not configured here: nothing changes";
+                let problem = Problem::new(400, "tokens-not-configured", detail);
+                self.answer(&format!("{{\"type\":\"problem\",\"problem\":{}}}", problem.document(&problem.log())));
+            }
+            Input::Ping => self.answer("{\"type\":\"pong\"}"),
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, json: &str) {
+        text_frame(json, &mut self.answers);
+    }
+
+    /// `ready`, as soon as the gateway is.
+    async fn begin(&mut self) -> Result<(), End> {
+        let stop = self.app.stopping.clone();
+        match stop.run_until_cancelled(stream::ready(&self.app)).await {
+            None => return Err(CloseReason::ShuttingDown.into()),
+            Some(false) => return Err(CloseReason::NotReady.into()),
+            Some(true) => {}
+        }
+        self.begun = true;
+        self.pulse.begun();
+        self.answer(&format!("{{\"type\":\"ready\",\"heartbeat_ms\":{HEARTBEAT_MS},\"token_expires_in\":null}}"));
+        Ok(())
+    }
+
+    fn subscribe(&mut self, wanted: &Wanted) {
+        let label = wanted.label();
+        if self.session.has(label) {
+            // without `sub`: the one that has the name goes on, and a client must not take it for ended
+            let detail = format!("`{}` is subscribed and goes on: unsubscribe first", label.escape_debug());
+            let problem = Problem::new(409, "already-subscribed", detail);
+            self.answer(&format!("{{\"type\":\"problem\",\"problem\":{}}}", problem.document(&problem.log())));
+            return;
+        }
+        let too_many = || {
+            let detail = format!("at most {MAX_SUBS} on one connection");
+            Problem::new(400, "too-many-subscriptions", detail)
+        };
+        let read = if self.session.len() < MAX_SUBS { wanted.read() } else { Err(too_many()) };
+        match read {
+            Ok((request, start)) => {
+                self.session.add(request, start);
+                self.events.push_back(Told::Subscribed(label.to_owned()));
+            }
+            Err(problem) => {
+                let document = problem.document(&problem.log());
+                self.answer(&format!("{{\"type\":\"problem\",\"sub\":{},\"problem\":{document}}}", quoted(label)));
+            }
+        }
+    }
+
+    /// Acknowledged also when there is none: it may just have ended by itself.
+    fn unsubscribe(&mut self, label: &str) {
+        self.session.remove(label);
+        self.events.retain(|told| match told {
+            Told::Event(Event::Message { sub, .. }) => **sub != *label,
+            Told::Event(Event::Cursor { .. }) => true,
+            Told::Subscribed(sub) => sub != label,
+        });
+        self.answer(&format!("{{\"type\":\"unsubscribed\",\"sub\":{}}}", quoted(label)));
+    }
+
+    fn write(&mut self, write: Write) {
+        if self.writes.len() < MAX_WRITES {
+            self.writes.push(Box::pin(writes::write(self.app.clone(), write)));
+            return;
+        }
+        let detail = format!("at most {MAX_WRITES} at once: send the next when one is answered");
+        let problem = Problem::new(429, "too-many-writes", detail).retry();
+        self.answer(&writes::refused(&write.id, &problem));
+    }
+
+    /// Says why, and gives the client a moment to read it.
+    async fn part(mut self, end: End) {
+        let gone = matches!(end.reason, CloseReason::Lost);
+        if gone {
+            return self.outlet.abandon();
+        }
+        if end.reason.says_bye() {
+            // what was written is written: whoever waits for the answer gets it
+            let answered = async {
+                while let Some(answer) = self.writes.next().await {
+                    text_frame(&answer, &mut self.answers);
+                }
+            };
+            let _ = timeout(FAREWELL, answered).await;
+        }
+        let mut last = std::mem::take(&mut self.answers);
+        if end.reason.says_bye() {
+            Format::WebSocket.bye(end.reason, rand::random_range(RETRY_MS), &mut last);
+        }
+        control_frame(Control::Close, &close_payload(&end), &mut last);
+        // unsubscribed before the client is waited for
+        drop((self.session, self.events));
+        let mut last = last.freeze();
+        let written = async {
+            self.outlet.write_all(&mut self.leaving).await?;
+            self.outlet.write_all(&mut last).await
+        };
+        if !matches!(timeout(FAREWELL, written).await, Ok(Ok(()))) {
+            return self.outlet.abandon();
+        }
+        // whoever is still sending would be cut off by a reset and never read why
+        tokio::select! {
+            () = self.outlet.finish() => {}
+            never = self.incoming.drain() => match never {},
+        }
+    }
+}
+
+/// Code and reason. A close without a code is answered by one without.
+fn close_payload(end: &End) -> Vec<u8> {
+    let Some(code) = end.code.or(end.reason.code()) else { return Vec::new() };
+    let mut text = match end.reason {
+        CloseReason::Left => String::new(),
+        reason if end.detail.is_empty() => reason.label().to_owned(),
+        reason => format!("{}: {}", reason.label(), end.detail),
+    };
+    while text.len() > MAX_REASON {
+        text.pop();
+    }
+    [&code.to_be_bytes(), text.as_bytes()].concat()
+}
