@@ -5,11 +5,14 @@
 #![allow(dead_code, reason = "each program uses its part")]
 
 pub(crate) mod cpu;
+pub(crate) mod crowd;
 pub(crate) mod floor;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod part;
 pub(crate) mod pgbench;
 pub(crate) mod report;
+pub(crate) mod sender;
 pub(crate) mod server;
 pub(crate) mod sse;
 

@@ -5,10 +5,12 @@
 
 use super::closes::Counted;
 use super::outlet::{Cut, Outlet};
+use super::rail::{Back, Rail};
 use crate::session::{Event, Session};
 use crate::wire::{CloseReason, Format};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,16 +26,14 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Feed {
-    /// What is told.
-    pub session: Session,
-    /// To whom.
-    pub outlet: Outlet,
-    /// How.
-    pub format: Format,
-    /// Cancelled when the gateway stops.
-    pub stop: CancellationToken,
+    session: Session,
+    /// None while the client rides.
+    outlet: Option<Outlet>,
+    rail: Rc<Rail>,
+    format: Format,
+    stop: CancellationToken,
     /// Counts its end.
-    pub counted: Counted,
+    counted: Counted,
 }
 
 /// Why a feed ended.
@@ -51,6 +51,18 @@ impl From<Cut> for End {
 }
 
 impl Feed {
+    /// Tells the session to whoever the outlet belongs to, until `stop`.
+    pub(super) fn new(
+        session: Session,
+        outlet: Outlet,
+        rail: Rc<Rail>,
+        format: Format,
+        stop: CancellationToken,
+        counted: Counted,
+    ) -> Feed {
+        Feed { session, outlet: Some(outlet), rail, format, stop, counted }
+    }
+
     /// Writes `first`, which must be whole, then what the session tells, then the reason of the end. The connection is shut
     /// when this returns.
     pub(super) async fn run(mut self, first: Bytes) {
@@ -66,7 +78,9 @@ impl Feed {
             End::Cut(cut) => {
                 self.counted.because(cut.into());
                 tracing::debug!(?cut, "a stream was cut");
-                self.outlet.abandon();
+                if let Some(outlet) = self.outlet.take() {
+                    outlet.abandon();
+                }
             }
         }
     }
@@ -74,14 +88,33 @@ impl Feed {
     async fn follow(&mut self, first: Bytes) -> Result<std::convert::Infallible, End> {
         self.write(first).await?;
         loop {
+            self.ride().await?;
+            // apart: most of the time a client rides, and does not need the room this takes
+            let next = Box::pin(self.session.next());
             let events = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(End::Planned(CloseReason::ShuttingDown)),
-                events = self.session.next() => events,
+                events = next => events,
             };
             let events = events.ok_or(End::Planned(CloseReason::NoSubscriptionLeft))?;
             self.tell(events.into()).await?;
         }
+    }
+
+    /// Lets the passes tell the client what comes, as long as they can.
+    async fn ride(&mut self) -> Result<(), End> {
+        let Some(ride) = self.session.ride() else { return Ok(()) };
+        let Some(outlet) = self.outlet.take() else { return Err(End::Cut(Cut::Gone)) };
+        let mut seat = self.rail.board(ride, outlet, self.format);
+        let back = tokio::select! {
+            biased;
+            back = seat.back() => back,
+            () = self.stop.cancelled() => seat.leave(),
+        };
+        let Some(Back { outlet, stand, rest }) = back else { return Err(End::Cut(Cut::Gone)) };
+        self.outlet = Some(outlet);
+        self.session.alight(stand);
+        Ok(self.write(rest).await?)
     }
 
     /// Writes events, about [`CHUNK`] bytes at a time: a long backlog is never held a second time.
@@ -116,24 +149,26 @@ impl Feed {
 
     /// Writes all of it; when the gateway stops meanwhile, the client has a moment to take the rest.
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), Cut> {
+        let outlet = self.outlet.as_mut().ok_or(Cut::Gone)?;
         tokio::select! {
             biased;
-            written = self.outlet.write_all(&mut bytes) => return written,
+            written = outlet.write_all(&mut bytes) => return written,
             () = self.stop.cancelled() => {}
         }
-        timeout(FAREWELL, self.outlet.write_all(&mut bytes)).await.unwrap_or(Err(Cut::Slow))
+        timeout(FAREWELL, outlet.write_all(&mut bytes)).await.unwrap_or(Err(Cut::Slow))
     }
 
-    async fn say_bye(mut self, reason: CloseReason) {
+    async fn say_bye(self, reason: CloseReason) {
+        let Some(mut outlet) = self.outlet else { return };
         let mut out = BytesMut::new();
         self.format.bye(reason, rand::random_range(RETRY_MS), &mut out);
-        match timeout(FAREWELL, self.outlet.write_all(&mut out.freeze())).await {
+        match timeout(FAREWELL, outlet.write_all(&mut out.freeze())).await {
             Ok(Ok(())) => {
                 // unsubscribed before the client is waited for
                 drop(self.session);
-                self.outlet.finish().await;
+                outlet.finish().await;
             }
-            _ => self.outlet.abandon(),
+            _ => outlet.abandon(),
         }
     }
 }

@@ -14,6 +14,7 @@ mod ops;
 mod outlet;
 mod params;
 mod problem;
+mod rail;
 mod read_params;
 mod representation;
 mod routes;
@@ -38,6 +39,7 @@ use crate::hub::Hub;
 use crate::pg::Status;
 use crate::pg::doorbell::Bell;
 use crate::pg::write::Writer;
+use actix_web::body::MessageBody;
 use actix_web::dev::{Server, Service, ServiceRequest};
 use actix_web::{App as ActixApp, HttpResponse, HttpServer, ResponseError, web};
 use std::net::TcpListener;
@@ -102,19 +104,21 @@ pub fn serve(
     let server = HttpServer::new(move || {
         let mut app = ActixApp::new()
             .app_data(app.clone())
+            .app_data(rail::Rail::new(app.hub.clone()))
             .wrap_fn(|request, service| {
-                if let Some(spare) = request.conn_data::<outlet::Spare>() {
-                    spare.count();
-                }
                 let answer = match oversized(&request) {
                     None => Ok(service.call(request)),
-                    Some(problem) => Err(problem),
+                    Some(problem) => Err(request.into_response(problem.error_response())),
                 };
                 async move {
-                    match answer {
-                        Ok(answer) => answer.await,
-                        Err(problem) => Err(problem.into()),
+                    let answer = match answer {
+                        Ok(answer) => answer.await?,
+                        Err(refusal) => refusal,
+                    };
+                    if let Some(spare) = answer.request().conn_data::<outlet::Spare>() {
+                        spare.answered(answer.response().body().size());
                     }
+                    Ok(answer)
                 }
             })
             .configure(routes::configure);

@@ -14,6 +14,7 @@
 
 use crate::wire::CloseReason;
 use actix_web::HttpRequest;
+use actix_web::body::BodySize;
 use actix_web::http::Version;
 use actix_web::http::header::EXPECT;
 use bytes::{Buf, Bytes};
@@ -33,9 +34,15 @@ const PARTING: Duration = Duration::from_secs(1);
 /// The second handle of a connection's socket, kept with the connection until a stream takes it.
 pub(super) struct Spare {
     socket: RefCell<Option<TcpStream>>,
-    /// Requests that came on the connection so far.
-    requests: Cell<u64>,
+    /// Something was answered on the connection before.
+    used: Cell<bool>,
+    /// The last answer was larger than what surely was written at once.
+    large: Cell<bool>,
 }
+
+/// Answers up to here fit the smallest send buffer. After a larger one, part of it may wait in the framework where nobody
+/// sees it.
+const AT_ONCE: u64 = 16 * 1024;
 
 impl Spare {
     /// Keeps one for a connection that was just accepted. Without one (no descriptor left, say) the connection answers
@@ -43,27 +50,33 @@ impl Spare {
     pub(super) fn keep(connection: &dyn Any) -> Option<Spare> {
         let connection = connection.downcast_ref::<actix_web::rt::net::TcpStream>()?;
         let socket = TcpStream::from(connection.as_fd().try_clone_to_owned().ok()?);
-        Some(Spare { socket: RefCell::new(Some(socket)), requests: Cell::new(0) })
+        Some(Spare { socket: RefCell::new(Some(socket)), used: Cell::new(false), large: Cell::new(false) })
     }
 
-    /// A request came.
-    pub(super) fn count(&self) {
-        self.requests.set(self.requests.get() + 1);
+    /// A request was answered with a body of this size.
+    pub(super) fn answered(&self, size: BodySize) {
+        self.used.set(true);
+        self.large.set(match size {
+            BodySize::None => false,
+            BodySize::Sized(bytes) => bytes > AT_ONCE,
+            BodySize::Stream => true,
+        });
     }
 
-    /// Has the framework written all it had to, as far as can be known?
+    /// Has the framework written all it had to?
     ///
-    /// On the first request it had nothing to write. Later, a client that sends one request after the other has read
-    /// the whole answer before it asks for a stream. One that pipelines has not: a small answer is written when this
-    /// handler has waited once; a large one can be stuck, and then the socket takes nothing. A socket that is writable on
-    /// both sides of a turn of the reactor, in which the framework writes what it still has, is not stuck.
+    /// Before the first answer it had nothing to write. Later, a client that sends one request after the other has read
+    /// the whole answer before it asks for a stream, but one that pipelines has not, and nothing tells them apart. A small answer
+    /// is written as soon as this handler waits, unless the client takes nothing, which the socket knows. After a large one
+    /// the stream is refused; the refusal is a small answer, so that who comes back on the same connection is served.
     async fn is_settled(&self, request: &HttpRequest) -> bool {
-        if self.requests.get() <= 1 && !request.headers().contains_key(EXPECT) {
+        if !self.used.get() && !request.headers().contains_key(EXPECT) {
             return true;
         }
-        if !self.is_writable() {
+        if self.large.get() || !self.is_writable() {
             return false;
         }
+        // one turn of the reactor, one more of the framework
         sleep(Duration::from_millis(1)).await;
         tokio::task::yield_now().await;
         self.is_writable()

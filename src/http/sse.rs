@@ -27,12 +27,11 @@ pub(super) fn head() -> Bytes {
     let headers: String = HEADERS.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     // RFC 9110, 5.6.7; the framework would have added it
     let date = jiff::Timestamp::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
-    format!("HTTP/1.1 200 OK\r\n{headers}connection: close\r\ndate: {date}\r\n\r\n{}", retry()).into()
-}
-
-/// The `retry:` line that begins a stream.
-fn retry() -> String {
-    format!("retry: {}\n\n", rand::random_range(RETRY_MS))
+    format!(
+        "HTTP/1.1 200 OK\r\n{headers}connection: close\r\ndate: {date}\r\n\r\nretry: {}\n\n",
+        rand::random_range(RETRY_MS)
+    )
+    .into()
 }
 
 /// A stream that only says good-bye: what an EventSource needs to come back, as it gives up for good on any status
@@ -40,8 +39,20 @@ fn retry() -> String {
 #[must_use]
 pub(super) fn farewell(app: &App, reason: CloseReason) -> HttpResponse {
     app.closes.count(reason);
-    let mut text = BytesMut::from(retry().as_bytes());
-    Format::Sse.bye(reason, rand::random_range(RETRY_MS), &mut text);
+    goodbye(reason, RETRY_MS)
+}
+
+/// A stream that cannot be had behind the connection's last answer, and can behind this one.
+#[must_use]
+pub(super) fn once_more(app: &App) -> HttpResponse {
+    app.closes.count(CloseReason::Pipelined);
+    goodbye(CloseReason::Pipelined, 10..50)
+}
+
+fn goodbye(reason: CloseReason, retry_ms: std::ops::Range<u32>) -> HttpResponse {
+    let retry_ms = rand::random_range(retry_ms);
+    let mut text = BytesMut::from(format!("retry: {retry_ms}\n\n").as_bytes());
+    Format::Sse.bye(reason, retry_ms, &mut text);
     let mut answer = HttpResponse::Ok();
     HEADERS.into_iter().for_each(|header| _ = answer.insert_header(header));
     answer.body(text.freeze())

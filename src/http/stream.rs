@@ -5,6 +5,7 @@
 use super::feed::Feed;
 use super::outlet::Outlet;
 use super::params::{StreamParams, start};
+use super::rail::Rail;
 use super::sse::{self, READY_WAIT};
 use super::{App, Problem, body, subscribe, target};
 use crate::hub::Start;
@@ -13,6 +14,7 @@ use crate::wire::{CloseReason, Format};
 use actix_web::http::header::{ACCEPT, HeaderName};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -103,7 +105,9 @@ async fn events(request: HttpRequest, app: &App, requests: Vec<(Request, Start)>
         }
         checked => checked?,
     }
-    let mut session = match Session::open(app.hub.clone(), Access::Public, requests).await {
+    // apart, so that a stream that goes on for hours does not keep the room its beginning took
+    let opened = Box::pin(Session::open(app.hub.clone(), Access::Public, requests)).await;
+    let mut session = match opened {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
@@ -112,12 +116,15 @@ async fn events(request: HttpRequest, app: &App, requests: Vec<(Request, Start)>
     };
     session.greet();
     let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
-        return Ok(sse::farewell(app, CloseReason::Pipelined));
+        return Ok(sse::once_more(app));
     };
-    // the framework must not hold the request's buffers for hours
+    let Some(rail) = request.app_data::<Rc<Rail>>().cloned() else {
+        return Ok(sse::farewell(app, CloseReason::Unavailable));
+    };
+    // its memory is the framework's to use again, for as long as the stream lasts
     drop(request);
     let counted = app.closes.open(CloseReason::Left);
-    Feed { session, outlet, format: Format::Sse, stop: app.stopping.clone(), counted }.run(sse::head()).await;
+    Feed::new(session, outlet, rail, Format::Sse, app.stopping.clone(), counted).run(sse::head()).await;
     // the answer was given; this one finds the connection shut, and makes the framework let go of it
     Ok(HttpResponse::Ok().finish())
 }

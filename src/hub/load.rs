@@ -8,7 +8,8 @@ use super::ring::{Audience, Entry, EntryKind};
 use super::{Hub, Join, Loaded, ResetReason, Shape, SourceError};
 use crate::change::{Position, Tick};
 use crate::wire::{Message, message};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Rounds of bringing rows forward outside the shape's lock before it is done inside. Each round is shorter than the
@@ -22,9 +23,57 @@ const OVERTAKEN: Duration = Duration::from_millis(100);
 /// Reads that may fail in a row with an error that a retry may cure, a second apart at most.
 const TRIES: u32 = 30;
 
+/// Shapes whose rows are being read: they are told every change of their table.
+///
+/// Entered before the gathering begins. A tick that was listed before that was made before the read: the rows contain it.
+#[derive(Clone, Default)]
+pub(super) struct Loading(Arc<Mutex<HashMap<u32, Vec<Arc<Shape>>>>>);
+
+impl Loading {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Vec<Arc<Shape>>>> {
+        // held for a push or a copy
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of a table, each once.
+    pub(super) fn of(&self, relid: u32) -> Vec<Arc<Shape>> {
+        let mut shapes = self.lock().get(&relid).cloned().unwrap_or_default();
+        shapes.sort_by_key(Arc::as_ptr);
+        shapes.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        shapes
+    }
+
+    fn enter(&self, shape: &Arc<Shape>) -> Entered {
+        self.lock().entry(shape.spec.table.relid).or_default().push(shape.clone());
+        Entered { loading: self.clone(), shape: shape.clone() }
+    }
+}
+
+/// Leaves when dropped.
+struct Entered {
+    loading: Loading,
+    shape: Arc<Shape>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut loading = self.loading.lock();
+        let relid = self.shape.spec.table.relid;
+        let Some(shapes) = loading.get_mut(&relid) else { return };
+        // once: the next read of the shape may have entered already
+        if let Some(at) = shapes.iter().position(|other| Arc::ptr_eq(other, &self.shape)) {
+            shapes.swap_remove(at);
+        }
+        if shapes.is_empty() {
+            loading.remove(&relid);
+        }
+    }
+}
+
 impl Hub {
     /// Starts reading a snapshot for `shape`, if nobody does already.
     pub(super) fn load(&self, shape: &Arc<Shape>, audience: Audience) {
+        let entered = self.loading.enter(shape);
         {
             let mut state = shape.lock();
             if state.gather.is_some() || state.closed.is_some() {
@@ -39,6 +88,7 @@ impl Hub {
             reads: self.reads.clone(),
             head: self.head(),
             gather_bytes: self.options.gather_bytes,
+            _entered: entered,
         };
         self.tasks.spawn("snapshot", load.run());
     }
@@ -51,6 +101,7 @@ struct Load {
     reads: Arc<tokio::sync::Semaphore>,
     head: tokio::sync::watch::Receiver<Option<Tick>>,
     gather_bytes: usize,
+    _entered: Entered,
 }
 
 enum Outcome {

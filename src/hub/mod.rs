@@ -4,7 +4,9 @@
 //! told every tick after its floor; the head moves only after every shape has its part of the tick, so nobody who
 //! looks at the head and then at a ring can miss something in between.
 
+mod follower;
 mod gather;
+mod index;
 mod load;
 mod recent;
 pub mod ring;
@@ -12,18 +14,21 @@ mod shape;
 mod source;
 mod subscription;
 
+pub use follower::{Follower, News, Wake};
 pub use shape::{ResetReason, Shape, Spec};
 pub use source::{Join, Loaded, Missed, Source, SourceError};
 pub use subscription::{Piece, PieceKind, Start, Subscription};
 
-use crate::change::{Batch, Position, Table, Tick};
+use crate::change::{Batch, Position, Table, TableBatch, Tick};
 use crate::tasks::Tasks;
+use index::{Found, Index};
+use load::Loading;
 use recent::Recent;
 use shape::{Published, SpecKey};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// How many past positions are known without asking the database. At 200 ticks/s half a minute: longer than a
 /// client needs to reconnect.
@@ -123,6 +128,7 @@ pub struct Hub {
     tasks: Tasks,
     reads: Arc<Semaphore>,
     head: watch::Sender<Option<Tick>>,
+    loading: Loading,
     /// Held while a list of shapes is taken or changed, not while they are matched; never across an await.
     inner: Mutex<Inner>,
 }
@@ -133,6 +139,8 @@ struct Inner {
     /// The newest incarnation of any table.
     incarnation: u64,
     shapes: HashMap<SpecKey, Arc<Shape>>,
+    /// The same, by table.
+    indexes: HashMap<u32, Index>,
     /// The tick whose list of shapes was taken last: a shape registered now is told the ticks after it.
     listed: Option<Tick>,
     known: VecDeque<Position>,
@@ -140,6 +148,40 @@ struct Inner {
     recent: Recent,
     /// When the database last confirmed that the head is all there is.
     confirmed: Option<Instant>,
+}
+
+impl Inner {
+    fn remove(&mut self, key: &SpecKey) -> Option<Arc<Shape>> {
+        let shape = self.shapes.remove(key)?;
+        let relid = shape.spec.table.relid;
+        if let Some(index) = self.indexes.get_mut(&relid) {
+            index.remove(&shape);
+            if index.is_empty() {
+                self.indexes.remove(&relid);
+            }
+        }
+        Some(shape)
+    }
+
+    /// The shapes that a batch may mean something to.
+    fn concerned(&self, batch: &Batch, loading: &Loading) -> Vec<Found> {
+        let mut all = Vec::new();
+        for (relid, part) in &batch.tables {
+            let Some(index) = self.indexes.get(relid) else { continue };
+            let (TableBatch::Changes(nets), Some(table)) = (part, self.tables.get(*relid)) else {
+                all.extend(index.all().map(|shape| (shape.clone(), None)));
+                continue;
+            };
+            let mut loading = loading.of(*relid);
+            // one that was closed meanwhile may be of another history
+            loading.retain(|shape| self.shapes.get(&shape.spec.key()).is_some_and(|now| Arc::ptr_eq(now, shape)));
+            let read = |shape: &Arc<Shape>| loading.iter().any(|other| Arc::ptr_eq(shape, other));
+            all.extend(index.find(table, nets).into_iter().filter(|(shape, _)| !read(shape)));
+            // every change, also one that none of its rows had before or has after
+            all.extend(loading.iter().map(|shape| (shape.clone(), None)));
+        }
+        all
+    }
 }
 
 impl Hub {
@@ -152,6 +194,7 @@ impl Hub {
             tasks: tasks.clone(),
             reads: Arc::new(Semaphore::new(options.snapshot_reads)),
             head: watch::Sender::new(None),
+            loading: Loading::default(),
             inner: Mutex::default(),
         });
         let weak = Arc::downgrade(&hub);
@@ -217,32 +260,33 @@ impl Hub {
             inner.listed = Some(tick.clone());
             inner.recent.clear();
             inner.recent.push(tick.clone());
+            inner.indexes.clear();
             inner.shapes.drain().map(|(_, shape)| shape).collect()
         };
+        // before the head moves: who looks at the new one and then at a shape of the old history must see its end
+        shapes.iter().for_each(|shape| shape.end(ResetReason::Expired));
         self.head.send_replace(Some(tick));
-        for shape in shapes {
-            shape.close(ResetReason::Expired);
-        }
+        shapes.iter().for_each(|shape| shape.wake());
     }
 
     /// Publishes a batch. The only way the live position moves. False when it showed that a table is not the one the
     /// catalog told of: the catalog must be read again.
     pub fn apply(&self, batch: &Batch) -> bool {
         let tick = &batch.to;
-        let shapes: Vec<Arc<Shape>> = {
+        let shapes: Vec<Found> = {
             let mut inner = self.inner();
             inner.listed = Some(tick.clone());
             inner.known.push_back(tick.position);
             if inner.known.len() > KNOWN_POSITIONS {
                 inner.known.pop_front();
             }
-            inner.shapes.values().filter(|s| batch.tables.contains_key(&s.spec.table.relid)).cloned().collect()
+            inner.concerned(batch, &self.loading)
         };
         let touched: Vec<(Arc<Shape>, Published)> = shapes
             .into_iter()
-            .filter_map(|shape| {
+            .filter_map(|(shape, places)| {
                 let part = batch.tables.get(&shape.spec.table.relid)?;
-                let published = shape.publish(tick, part);
+                let published = shape.publish(tick, part, places.as_deref());
                 Some((shape, published))
             })
             .collect();
@@ -272,7 +316,7 @@ impl Hub {
                 tables.get(shape.spec.table.relid).is_some_and(|t| t.fingerprint == shape.spec.table.fingerprint)
             };
             let gone: Vec<SpecKey> = inner.shapes.iter().filter(|(_, s)| !same(s)).map(|(k, _)| k.clone()).collect();
-            gone.iter().filter_map(|key| inner.shapes.remove(key)).collect()
+            gone.iter().filter_map(|key| inner.remove(key)).collect()
         };
         for shape in closed {
             shape.close(ResetReason::Schema);
@@ -283,20 +327,24 @@ impl Hub {
     /// means. None before the first tick, and when the table is another one since `spec` was made.
     ///
     /// Registered under the hub's lock: a shape found here may be one that housekeeping is about to drop as idle.
-    fn shape(&self, spec: Spec, waker: Arc<Notify>) -> Option<(Arc<Shape>, u64, Tick)> {
+    fn shape(&self, spec: Spec, waker: Arc<dyn Wake>) -> Option<(Arc<Shape>, u64, Tick)> {
         let mut inner = self.inner();
         let listed = inner.listed.clone()?;
         inner.tables.get(spec.table.relid).filter(|t| t.fingerprint == spec.table.fingerprint)?;
         let key = spec.key();
         if inner.shapes.get(&key).is_some_and(|shape| shape.lock().closed.is_some()) {
             // its snapshot failed while everybody waited for one: the next who asks gets a fresh one
-            inner.shapes.remove(&key);
+            inner.remove(&key);
         }
-        let shape = inner
-            .shapes
-            .entry(key)
-            .or_insert_with(|| Arc::new(Shape::new(spec, listed.position.tick, self.options.ring_bytes)))
-            .clone();
+        let shape = match inner.shapes.get(&key) {
+            Some(shape) => shape.clone(),
+            None => {
+                let shape = Arc::new(Shape::new(spec, listed.position.tick, self.options.ring_bytes));
+                inner.indexes.entry(shape.spec.table.relid).or_default().add(&shape);
+                inner.shapes.insert(key, shape.clone());
+                shape
+            }
+        };
         let waker = shape.register(waker);
         Some((shape, waker, listed))
     }
@@ -316,7 +364,11 @@ impl Hub {
     fn housekeeping(self: &Arc<Self>) {
         let (tables, shapes): (Arc<Tables>, Vec<Arc<Shape>>) = {
             let mut inner = self.inner();
-            inner.shapes.retain(|_, shape| shape.lock().idle_since.is_none_or(|at| at.elapsed() < LINGER));
+            let idle = |shape: &Shape| shape.lock().idle_since.is_some_and(|at| at.elapsed() >= LINGER);
+            let gone: Vec<SpecKey> = inner.shapes.iter().filter(|(_, s)| idle(s)).map(|(k, _)| k.clone()).collect();
+            for key in gone {
+                inner.remove(&key);
+            }
             (inner.tables.clone(), inner.shapes.values().cloned().collect())
         };
         for shape in shapes {

@@ -3,6 +3,7 @@
 //! Must not know: transports, SQL. Invariant: after a tick is published, the shape's ring holds what that tick means
 //! to the shape, and whoever gathers rows for a snapshot holds it too.
 
+use super::follower::Wake;
 use super::gather::Gather;
 use super::ring::{Entry, EntryKind, Ring};
 use crate::change::{Net, Reload, Table, TableBatch, Tick};
@@ -12,7 +13,6 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tokio::sync::Notify;
 
 /// What a subscriber asks for.
 #[derive(Clone, Debug)]
@@ -51,8 +51,8 @@ impl Spec {
     ///
     /// # Errors
     /// An image does not fit the table as it was when the shape was made: nothing can be said about its rows.
-    pub fn select(&self, nets: &[Net]) -> Result<Vec<(WireOp, WireRow)>, ImageError> {
-        nets.iter().filter_map(|net| self.select_one(net).transpose()).collect()
+    pub fn select<'a>(&self, nets: impl IntoIterator<Item = &'a Net>) -> Result<Vec<(WireOp, WireRow)>, ImageError> {
+        nets.into_iter().filter_map(|net| self.select_one(net).transpose()).collect()
     }
 
     fn select_one(&self, net: &Net) -> Result<Option<(WireOp, WireRow)>, ImageError> {
@@ -161,7 +161,6 @@ pub(super) enum Published {
 }
 
 /// A shape that somebody subscribes to, or did a moment ago.
-#[derive(Debug)]
 pub struct Shape {
     /// What it selects.
     pub spec: Spec,
@@ -170,7 +169,6 @@ pub struct Shape {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 pub(super) struct State {
     pub(super) ring: Ring,
     /// Set while a snapshot is being read: every change since, by key.
@@ -181,8 +179,12 @@ pub(super) struct State {
     /// The ground under the shape changed: it gets no more ticks, subscribers must ask anew.
     pub(super) closed: Option<ResetReason>,
     /// Woken after the ring grew or the shape was closed.
-    wakers: HashMap<u64, Arc<Notify>>,
+    wakers: HashMap<u64, Arc<dyn Wake>>,
     next_waker: u64,
+    /// Subscribers that are not woken: somebody who is follows the ring for them.
+    parked: usize,
+    /// Those, woken like subscribers and not counted as such.
+    followers: Vec<(u64, Arc<dyn Wake>)>,
     /// When the last snapshot was put into the ring.
     pub(super) snapshot_at: Option<Instant>,
     /// When everybody last got a snapshot, or the shape came to be.
@@ -205,6 +207,8 @@ impl Shape {
                 closed: None,
                 wakers: HashMap::new(),
                 next_waker: 0,
+                parked: 0,
+                followers: Vec::new(),
                 snapshot_at: None,
                 repaired_at: Instant::now(),
                 share: rand::random_range(0.75..1.0),
@@ -218,8 +222,9 @@ impl Shape {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one tick.
-    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch) -> Published {
+    /// Takes one tick. `places` are those of the changes that may concern the shape, if it is known that others do not; never
+    /// while a snapshot is read.
+    pub(super) fn publish(&self, tick: &Tick, part: &TableBatch, places: Option<&[usize]>) -> Published {
         let nets = match part {
             TableBatch::Reload(reason) => {
                 self.reset(
@@ -233,7 +238,11 @@ impl Shape {
             }
             TableBatch::Changes(nets) => nets,
         };
-        let Ok(rows) = self.spec.select(nets) else {
+        let rows = match places {
+            Some(places) => self.spec.select(places.iter().filter_map(|at| nets.get(*at))),
+            None => self.spec.select(nets),
+        };
+        let Ok(rows) = rows else {
             // the table's columns changed and the catalog does not know yet: what is not understood is not guessed
             self.reset(tick, ResetReason::Schema);
             return Published::Stale;
@@ -267,8 +276,13 @@ impl Shape {
 
     /// Ends the shape: its subscribers ask anew and find the table as it is now.
     pub(super) fn close(&self, reason: ResetReason) {
-        self.lock().closed = Some(reason);
+        self.end(reason);
         self.wake();
+    }
+
+    /// Ends the shape without telling anybody yet.
+    pub(super) fn end(&self, reason: ResetReason) {
+        self.lock().closed = Some(reason);
     }
 
     /// Puts an entry that is no tick of the table (a problem) at the end of the ring.
@@ -280,32 +294,69 @@ impl Shape {
 
     pub(super) fn wake(&self) {
         // wake after unlocking: the woken take the same lock
-        let wakers: Vec<Arc<Notify>> = self.lock().wakers.values().cloned().collect();
+        let wakers: Vec<Arc<dyn Wake>> = {
+            let state = self.lock();
+            state.followers.iter().map(|(_, waker)| waker).chain(state.wakers.values()).cloned().collect()
+        };
         for waker in wakers {
-            waker.notify_one();
+            waker.wake();
         }
     }
 
-    pub(super) fn register(&self, waker: Arc<Notify>) -> u64 {
+    /// Counts a subscriber, to be woken.
+    pub(super) fn register(&self, waker: Arc<dyn Wake>) -> u64 {
         let mut state = self.lock();
-        let id = state.next_waker;
-        state.next_waker += 1;
+        let id = state.next_id();
         state.wakers.insert(id, waker);
         state.idle_since = None;
         id
     }
 
+    /// Does not wake the subscriber any more, and gives its waker back.
+    pub(super) fn park(&self, id: u64) -> Option<Arc<dyn Wake>> {
+        let mut state = self.lock();
+        let waker = state.wakers.remove(&id);
+        state.parked += usize::from(waker.is_some());
+        waker
+    }
+
+    /// Wakes it again.
+    pub(super) fn unpark(&self, id: u64, waker: Arc<dyn Wake>) {
+        let mut state = self.lock();
+        state.parked -= 1;
+        state.wakers.insert(id, waker);
+    }
+
+    /// The subscriber is gone.
     pub(super) fn unregister(&self, id: u64) {
         let mut state = self.lock();
-        state.wakers.remove(&id);
-        if state.wakers.is_empty() {
+        if state.wakers.remove(&id).is_none() {
+            state.parked -= 1;
+        }
+        if state.subscribers() == 0 {
             state.idle_since = Some(Instant::now());
         }
+    }
+
+    pub(super) fn add_follower(&self, waker: Arc<dyn Wake>) -> u64 {
+        let mut state = self.lock();
+        let id = state.next_id();
+        state.followers.push((id, waker));
+        id
+    }
+
+    pub(super) fn remove_follower(&self, id: u64) {
+        self.lock().followers.retain(|(follower, _)| *follower != id);
     }
 }
 
 impl State {
     pub(super) fn subscribers(&self) -> usize {
-        self.wakers.len()
+        self.wakers.len() + self.parked
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.next_waker += 1;
+        self.next_waker
     }
 }

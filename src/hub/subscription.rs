@@ -4,12 +4,11 @@
 //! floor before anything is read to bring the subscriber up to there.
 
 use super::ring::{Audience, Entry, EntryKind};
-use super::{Hub, Missed, ResetReason, Shape, SourceError, Spec};
+use super::{Hub, Missed, ResetReason, Shape, SourceError, Spec, Wake};
 use crate::change::{Position, TableBatch};
 use crate::wire::{Message, message};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// How long a position that another gateway published already may take to arrive here.
 const AHEAD_WAIT: Duration = Duration::from_secs(5);
@@ -59,6 +58,8 @@ pub struct Subscription {
     joining: bool,
     /// Read from the database when the subscription began: comes before the ring.
     backlog: Option<Piece>,
+    /// Its waker while a follower does its work.
+    parked: Option<Arc<dyn Wake>>,
 }
 
 impl Drop for Subscription {
@@ -78,10 +79,11 @@ impl Hub {
         self: &Arc<Self>,
         spec: Spec,
         start: Start,
-        waker: Arc<Notify>,
+        waker: Arc<dyn Wake>,
     ) -> Result<Option<Subscription>, SourceError> {
         let Some((shape, waker, listed)) = self.shape(spec, waker) else { return Ok(None) };
-        let mut sub = Subscription { hub: self.clone(), shape, waker, cursor: 0, joining: false, backlog: None };
+        let mut sub =
+            Subscription { hub: self.clone(), shape, waker, cursor: 0, joining: false, backlog: None, parked: None };
         match start {
             Start::Snapshot => sub.join(0),
             Start::SnapshotFrom(position) => {
@@ -196,6 +198,24 @@ impl Subscription {
     #[must_use]
     pub fn is_live(&self) -> bool {
         !self.joining && self.backlog.is_none()
+    }
+
+    /// Lets a [`super::Follower`] of the shape tell the subscriber what comes after the cursor; it is woken no more. None
+    /// when it is not live.
+    pub fn park(&mut self) -> Option<(Arc<Shape>, u64)> {
+        if !self.is_live() || self.parked.is_some() {
+            return None;
+        }
+        self.parked = Some(self.shape.park(self.waker)?);
+        Some((self.shape.clone(), self.cursor))
+    }
+
+    /// Goes on by itself from where the follower left it. Look for news at once: what came meanwhile woke nobody.
+    pub fn unpark(&mut self, cursor: u64) {
+        if let Some(waker) = self.parked.take() {
+            self.shape.unpark(self.waker, waker);
+            self.cursor = cursor;
+        }
     }
 
     /// Was the position it was to continue from unknown?

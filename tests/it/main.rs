@@ -15,6 +15,7 @@ mod browser;
 mod commands;
 mod demo;
 mod fan_connection;
+mod fan_riders;
 mod filter_oracle;
 mod flow;
 mod install;
