@@ -7,6 +7,7 @@
 
 mod request;
 mod ride;
+mod start;
 
 pub use request::{Access, Refusal, Request};
 pub use ride::{Ride, Stand};
@@ -17,6 +18,7 @@ use crate::wire::{Message, message};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use start::{Begun, begin, problem};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -65,9 +67,6 @@ struct Sub {
     behind: bool,
 }
 
-/// A subscription that is there, or is not, by its serial number.
-type Started = (u64, Result<Result<Subscription, Refusal>, SourceError>);
-
 /// See the module.
 pub struct Session {
     hub: Arc<Hub>,
@@ -76,7 +75,7 @@ pub struct Session {
     subs: Vec<Sub>,
     serial: u64,
     /// Subscriptions on their way: what was missed may have to be read.
-    starting: FuturesUnordered<BoxFuture<'static, Started>>,
+    starting: FuturesUnordered<BoxFuture<'static, (u64, Begun)>>,
     /// Lives without subscriptions, and forgets those that ended.
     lasting: bool,
     position: Option<Position>,
@@ -172,7 +171,7 @@ impl Session {
     }
 
     /// Takes up a subscription that was on its way.
-    fn started(&mut self, (serial, outcome): Started) -> Result<(), SourceError> {
+    fn started(&mut self, (serial, outcome): (u64, Begun)) -> Result<(), SourceError> {
         // not there: it was removed meanwhile, and is dropped
         let Some(sub) = self.subs.iter_mut().find(|sub| sub.serial == serial) else { return Ok(()) };
         sub.starting = false;
@@ -415,31 +414,4 @@ impl Session {
         let position = self.position.filter(|_| self.is_resumable() && !self.subs.is_empty());
         Event::Cursor { position, lag: self.hub.lag().unwrap_or_default() }
     }
-}
-
-/// Resolves and subscribes; once more when the table changes in between.
-async fn begin(
-    hub: Arc<Hub>,
-    access: Access,
-    waker: Arc<Notify>,
-    request: Request,
-    start: Start,
-) -> Result<Result<Subscription, Refusal>, SourceError> {
-    loop {
-        let spec = match request.resolve(&hub.tables(), access) {
-            Ok(spec) => spec,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        if let Some(running) = hub.subscribe(spec, start, waker.clone()).await? {
-            return Ok(Ok(running));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// The end of one subscription.
-pub(crate) fn problem(code: &str, status: u16, detail: &str) -> Arc<[Message]> {
-    let members = serde_json::json!({ "type": format!("/problems/{code}"), "title": "the subscription ended",
-        "status": status, "code": code, "detail": detail });
-    message::problem(serde_json::json!({ "problem": members }))
 }

@@ -131,7 +131,7 @@ impl CloseReason {
                 "pipelined",
                 None,
                 ComeBack,
-                "an earlier answer of the connection was still unread: send one request after the other",
+                "the connection's last answer was large and may still be unread: come back at once",
             ),
             CloseReason::Resume => {
                 ("resume", Some(4000), ComeBack, "the gateway cannot go on with this connection; positions stay good")

@@ -99,6 +99,14 @@ fn readme_code() -> String {
     code.replace("table=scores&league=eq.nfl", "table=games")
 }
 
+/// The JavaScript of the WebSocket's documentation, for a table of the demo.
+fn socket_code() -> String {
+    let docs = include_str!("../../docs/http.md");
+    let code = docs.split("```js\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(code.contains("table: 'scores', where: 'league=eq.nfl'"));
+    code.replace("table: 'scores', where: 'league=eq.nfl'", "table: 'games'")
+}
+
 #[tokio::test]
 async fn the_demo_page_lives_and_the_readme_code_works() {
     let (Some(chromium), Some(driver)) =
@@ -138,6 +146,27 @@ async fn the_demo_page_lives_and_the_readme_code_works() {
     let first = browser.run(versions).await.as_i64().unwrap();
     eventually("the README's code follows changes", || async { browser.run(versions).await.as_i64().unwrap() > first })
         .await;
+    // the same over a WebSocket, with the code of the documentation
+    browser.run(&format!("{}; window.told = rows;", socket_code())).await;
+    eventually("the documentation's code holds rows", || async {
+        browser.run("return window.told.size").await.as_i64().unwrap() > 0
+    })
+    .await;
+    let versions = "return Math.max(...[...window.told.values()].map(r => r.version))";
+    let first = browser.run(versions).await.as_i64().unwrap();
+    eventually("the documentation's code follows changes", || async {
+        browser.run(versions).await.as_i64().unwrap() > first
+    })
+    .await;
+    // the browser's own reader agrees with our frames: the negotiated protocol, and an end with code and reason
+    let script = "window.ends = []; const s = new WebSocket(`ws://${location.host}/v1/ws`, ['x', 'rowcast.v1']);
+        s.onopen = () => { window.ends.push(s.protocol, s.extensions); s.send('?'); };
+        s.onclose = e => window.ends.push(e.code, e.wasClean, e.reason.split(':')[0]);";
+    browser.run(script).await;
+    eventually("the browser reads how it ended", || async {
+        browser.run("return window.ends").await == json!(["rowcast.v1", "", 4400, true, "bad-message"])
+    })
+    .await;
     browser.close().await;
 
     // Ctrl-C: ends by itself and says so with its exit code
