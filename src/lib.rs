@@ -6,6 +6,7 @@
 //!    └▶ row_version, rowcast.log_N ───────────────▶  pg::log: read (previous tick, tick], fold
 //!    └▶ NOTIFY, only when someone sleeps                ├▶ cache: the past that kept answers are held against
 //!                                                       └▶ hub: what it means to each shape, encoded once, into rings
+//!                                                            ├▶ http::rail: passes over the sockets of who is live
 //!                                                            └▶ session: subscriptions merged tick by tick
 //!                                                                 └▶ http: SSE · WebSocket · long-poll · polling
 //! ```
@@ -35,8 +36,10 @@
 //! *A row changes.* The capture trigger writes versions and images to the log; the bell rings if nobody is polling.
 //! The leader's [`pg::Ticker`] makes a tick (durable), reads the rows between the last tick and this one, folds them to
 //! one net change per key and hands the batch to [`hub::Hub::apply`]. Each shape of the table decides by old and new
-//! image, encodes what remains once, appends it to its ring and wakes its subscribers; each [`session::Session`] takes
-//! from its rings everything up to the head and the transport writes it.
+//! image, encodes what remains once, appends it to its ring and wakes its subscribers: found by the values of the row where
+//! filters say `column = value`. Whoever has one subscription and is live *rides*: per worker, one pass puts what is new
+//! together once and writes it to all of their sockets. Any other [`session::Session`] takes from its rings everything up to the
+//! head and the transport writes it.
 //!
 //! *A client reads.* [`http`] makes the request a [`cache::Query`]; [`cache::Reads`] takes the head, then what is kept,
 //! and goes through what [`cache::History`] (fed by the ticker before the head moves) knows of the table between the two.

@@ -262,7 +262,9 @@ mod tests {
     fn an_image_of_another_table_finds_all() {
         let table = table();
         let mut index = Index::default();
-        [&[("id", "eq.1")][..], &[("name", "eq.a")], &[]].map(|pairs| index.add(&shape(&table, pairs)));
+        for pairs in [&[("id", "eq.1")][..], &[("name", "eq.a")], &[]] {
+            index.add(&shape(&table, pairs));
+        }
         let net = |json: &'static str| Net {
             key: Key::from_log("1", false),
             version: 1,
