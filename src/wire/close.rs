@@ -174,7 +174,9 @@ impl CloseReason {
                 "subprotocols were offered and `rowcast.v1` was not among them",
             ),
             CloseReason::NoInit => ("no-init", Some(4408), StayAway, "no `init` within 10 s"),
-            CloseReason::Quota => ("quota", Some(4429), StayAway, "more messages than a client may send"),
+            CloseReason::Quota => {
+                ("quota", Some(4429), StayAway, "more than 1,000 frames at once, or 100 a second in the long run")
+            }
             CloseReason::Left => ("left", None, Nothing, "the client closed it; never told"),
             CloseReason::Lost => ("lost", None, Nothing, "the connection broke; never told"),
         }

@@ -132,6 +132,20 @@ async fn a_client_that_takes_too_little_reads_that_it_was_too_slow() {
 }
 
 #[tokio::test]
+async fn a_flood_is_stopped_and_a_crowd_of_messages_is_not() {
+    let (_world, gateway) = served().await;
+    let mut busy = RawSocket::ready(gateway.address).await;
+    busy.send(&text("{\"type\":\"ping\"}").repeat(900)).await;
+    for _ in 0..900 {
+        assert_eq!(busy.frame().await.unwrap().payload, b"{\"type\":\"pong\"}");
+    }
+    let mut flood = RawSocket::ready(gateway.address).await;
+    flood.send(&frame(0x89, b"x").repeat(20_000)).await;
+    assert_eq!(flood.close().await.code(), 4429);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn each_end_is_counted_once() {
     let (_world, gateway) = served().await;
     let at = gateway.address;

@@ -14,6 +14,7 @@ use super::super::{App, Problem, stream};
 use super::incoming::Incoming;
 use super::input::{Input, Write};
 use super::pulse::Pulse;
+use super::quota::Quota;
 use super::writes;
 use crate::session::{Access, Event, Session};
 use crate::wire::strict::{BodyError, quoted};
@@ -54,6 +55,7 @@ pub(super) struct Connection {
     outlet: Outlet,
     incoming: Incoming,
     pulse: Pulse,
+    quota: Quota,
     /// Has `init` been answered?
     begun: bool,
     /// Writes that are being carried out.
@@ -108,6 +110,7 @@ impl Connection {
         Connection {
             session: Session::lasting(app.hub.clone(), Access::Public),
             pulse: Pulse::new(app.ws.ping, app.ws.init, app.write_timeout, Instant::now()),
+            quota: Quota::new(Instant::now()),
             counted: app.closes.open(CloseReason::Lost),
             app,
             outlet,
@@ -202,6 +205,9 @@ impl Connection {
 
     async fn hear(&mut self, message: AggregatedMessage) -> Result<(), End> {
         self.pulse.heard();
+        if !self.quota.take(Instant::now()) {
+            return Err(end(CloseReason::Quota, "at most 100 frames a second, and 1000 at once"));
+        }
         match message {
             AggregatedMessage::Text(text) => self.take(&text).await,
             AggregatedMessage::Ping(payload) => {

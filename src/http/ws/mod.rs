@@ -9,6 +9,7 @@ mod incoming;
 mod input;
 mod origin;
 mod pulse;
+mod quota;
 mod writes;
 
 use super::outlet::Outlet;
