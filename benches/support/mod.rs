@@ -5,13 +5,9 @@
 #![allow(dead_code, reason = "each program uses its part")]
 
 pub(crate) mod cpu;
-
 pub(crate) mod crowd;
 pub(crate) mod floor;
-pub(crate) mod floor;
 pub(crate) mod gateway;
-pub(crate) mod gateway;
-pub(crate) mod http;
 pub(crate) mod http;
 pub(crate) mod members;
 pub(crate) mod part;
