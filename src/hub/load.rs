@@ -231,8 +231,7 @@ impl Load {
             {
                 let mut state = self.shape.lock();
                 if state.subscribers() == 0 {
-                    // a newcomer begins a read of its own
-                    state.gather = None;
+                    state.abandon();
                     return Ok(Outcome::Abandoned);
                 }
                 // from here on every change is either in the rows or gathered
@@ -249,7 +248,7 @@ impl Load {
                     if state.subscribers() > 0 {
                         return Ok(Outcome::ReadAgain);
                     }
-                    state.gather = None;
+                    state.abandon();
                     return Ok(Outcome::Abandoned);
                 }
             }

@@ -363,6 +363,15 @@ impl Shape {
 }
 
 impl State {
+    /// Nobody waits for the rows that were to be read: whoever comes next begins a read of its own.
+    pub(super) fn abandon(&mut self) {
+        self.gather = None;
+        if self.resetting {
+            // changes are not kept until that read is over, so nobody can go on from a position here: a new shape is made
+            self.closed = Some(ResetReason::Bulk);
+        }
+    }
+
     pub(super) fn subscribers(&self) -> usize {
         self.wakers.len() + self.parked
     }
