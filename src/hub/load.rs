@@ -25,7 +25,7 @@ const TRIES: u32 = 30;
 
 /// Shapes whose rows are being read: they are told every change of their table.
 ///
-/// Entered before the gathering begins. A tick that was listed before that was made before the read: the rows contain it.
+/// Entered before the gathering that counts begins, when the read has its turn. A tick that was listed before that was made before the read: the rows contain it.
 #[derive(Clone, Default)]
 pub(super) struct Loading(Arc<Mutex<HashMap<u32, Vec<Arc<Shape>>>>>);
 
@@ -73,7 +73,6 @@ impl Drop for Entered {
 impl Hub {
     /// Starts reading a snapshot for `shape`, if nobody does already.
     pub(super) fn load(&self, shape: &Arc<Shape>, audience: Audience) {
-        let entered = self.loading.enter(shape);
         {
             let mut state = shape.lock();
             if state.gather.is_some() || state.closed.is_some() {
@@ -88,7 +87,8 @@ impl Hub {
             reads: self.reads.clone(),
             head: self.head(),
             gather_bytes: self.options.gather_bytes,
-            _entered: entered,
+            loading: self.loading.clone(),
+            entered: None,
         };
         self.tasks.spawn("snapshot", load.run());
     }
@@ -101,7 +101,8 @@ struct Load {
     reads: Arc<tokio::sync::Semaphore>,
     head: tokio::sync::watch::Receiver<Option<Tick>>,
     gather_bytes: usize,
-    _entered: Entered,
+    loading: Loading,
+    entered: Option<Entered>,
 }
 
 enum Outcome {
@@ -146,6 +147,8 @@ impl Load {
         let began = self.head.borrow().as_ref().map(|head| head.position);
         let loaded = {
             let _turn = self.reads.acquire().await;
+            // not while it waits for its turn: a hundred thousand may, and each would be told every change
+            self.entered = Some(self.loading.enter(&self.shape));
             // from here on every change is either in the rows or gathered
             self.shape.lock().gather = Some(Gather::new(self.gather_bytes));
             self.source.snapshot(self.shape.spec.clone()).await?
