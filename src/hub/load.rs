@@ -62,7 +62,7 @@ impl Turns {
 
 /// Shapes whose rows are being read: they are told every change of their table.
 ///
-/// Entered before the gathering begins. A tick that was listed before that was made before the read: the rows contain it.
+/// Entered before the gathering that counts begins, when the read has its turn. A tick that was listed before that was made before the read: the rows contain it.
 #[derive(Clone, Default)]
 pub(super) struct Loading(Arc<Mutex<HashMap<u32, Vec<Arc<Shape>>>>>);
 
@@ -135,7 +135,6 @@ impl Hub {
 
     /// Starts reading a snapshot for `shape`, if nobody does already.
     pub(super) fn load(&self, shape: &Arc<Shape>, audience: Audience) {
-        let entered = self.loading.enter(shape);
         {
             let mut state = shape.lock();
             if state.gather.is_some() || state.closed.is_some() {
@@ -155,7 +154,8 @@ impl Hub {
             head: self.head(),
             gather_bytes: self.options.gather_bytes,
             snapshot_bytes: self.options.snapshot_bytes,
-            _entered: entered,
+            loading: self.loading.clone(),
+            entered: None,
         };
         self.tasks.spawn("snapshot", load.run());
     }
@@ -171,7 +171,8 @@ struct Load {
     head: tokio::sync::watch::Receiver<Option<Tick>>,
     gather_bytes: usize,
     snapshot_bytes: usize,
-    _entered: Entered,
+    loading: Loading,
+    entered: Option<Entered>,
 }
 
 enum Outcome {
@@ -228,6 +229,8 @@ impl Load {
         let _turn = turns.all.acquire().await;
         self.queued = None;
         let loaded = {
+            // not while it waits for its turn: a hundred thousand may, and each would be told every change
+            self.entered = Some(self.loading.enter(&self.shape));
             {
                 let mut state = self.shape.lock();
                 if state.subscribers() == 0 {
