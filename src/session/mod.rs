@@ -317,7 +317,8 @@ impl Session {
         let running = || self.subs.iter().filter_map(|s| s.running.as_ref());
         // one limit for all, so that the tick it stops at is complete in every subscription
         let limit = running().map(|sub| sub.limit(head, PASS_BYTES)).min_by_key(|limit| limit.tick).unwrap_or(head);
-        self.reached = self.reached.max(limit.tick);
+        let before = self.reached;
+        self.reached = before.max(limit.tick);
         let mut pieces: Vec<(usize, Piece)> = Vec::new();
         let mut taken = Vec::new();
         let mut behind = false;
@@ -335,7 +336,9 @@ impl Session {
         for at in 0..pieces.len() {
             let (i, piece) = &pieces[at];
             let tick_ends = pieces.get(at + 1).is_none_or(|(_, next)| next.position.tick > piece.position.tick);
-            self.say(*i, piece.clone(), tick_ends, &mut events);
+            // one that comes later begins before what the others were told: no state of all of them lies there
+            let all = tick_ends && piece.position.tick >= before;
+            self.say(*i, piece.clone(), all, &mut events);
         }
         self.forget();
         self.current = limit.tick == head.tick && !behind;
@@ -349,7 +352,8 @@ impl Session {
         events
     }
 
-    fn say(&mut self, i: usize, piece: Piece, tick_ends: bool, events: &mut Vec<Event>) {
+    /// `all`: this piece completes its tick for all subscriptions.
+    fn say(&mut self, i: usize, piece: Piece, all: bool, events: &mut Vec<Event>) {
         let sub = &mut self.subs[i];
         match piece.kind {
             PieceKind::Problem => sub.running = None,
@@ -367,7 +371,7 @@ impl Session {
         let label = sub.request.sub.clone();
         // a snapshot may stand at a tick that a session, by cursor, has already been told to be past
         let forward = self.position.is_none_or(|p| p.tick <= piece.position.tick);
-        let resumable = tick_ends && piece.kind == PieceKind::Data && forward && self.is_resumable();
+        let resumable = all && piece.kind == PieceKind::Data && forward && self.is_resumable();
         for message in piece.messages.iter() {
             let id = (resumable && message.is_last()).then_some(piece.position);
             self.position = id.or(self.position);

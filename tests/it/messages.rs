@@ -58,8 +58,8 @@ async fn every_message_is_as_the_schema_says() {
     socket.until("changes").await;
     socket.send(json!({ "type": "unsubscribe", "sub": "1" })).await;
     socket.until("unsubscribed").await;
-    world.run("select rowcast.unwatch('t')").await;
     messages.extend(poll.advance().await.unwrap());
+    world.run("select rowcast.unwatch('t')").await;
     let stopping = tokio::spawn(gateway.stop());
     socket.until("bye").await;
     while sse.advance().await.is_ok() {}

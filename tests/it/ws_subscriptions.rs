@@ -160,3 +160,32 @@ async fn one_that_ended_holds_nobody_back_and_its_name_is_free() {
     assert_eq!(socket.until("snapshot").await["sub"], "picks");
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn no_cursor_lies_before_what_another_was_told() {
+    let (world, gateway) = served().await;
+    let mut socket = Socket::ready(gateway.address).await;
+    socket.send(json!({ "type": "subscribe", "sub": "p", "table": "picks" })).await;
+    let from = socket.until("snapshot").await["position"].clone();
+    socket.send(json!({ "type": "unsubscribe", "sub": "p" })).await;
+    socket.until("unsubscribed").await;
+    socket.send(json!({ "type": "subscribe", "sub": "s", "table": "scores" })).await;
+    socket.until("snapshot").await;
+    let mut told = 0;
+    for n in 1..=4 {
+        world.run(&format!("update scores set n = {n}; update picks set n = {n}")).await;
+        told = tick_of(socket.until("changes").await["position"].as_str().unwrap());
+    }
+    let before = socket.seen.len();
+    // the shape is still known: it is told tick by tick what it missed
+    socket.send(json!({ "type": "subscribe", "sub": "p", "table": "picks", "since": from })).await;
+    while of(&socket.seen[before..], "p").iter().filter(|m| m["type"] == "changes").count() < 4 {
+        socket.next().await;
+    }
+    while socket.until("cursor").await["position"].is_null() {}
+    for cursor in socket.seen[before..].iter().filter(|m| m["type"] == "cursor") {
+        let Some(position) = cursor["position"].as_str() else { continue };
+        assert!(tick_of(position) >= told, "{:#?}", &socket.seen[before..]);
+    }
+    gateway.stop().await;
+}
