@@ -210,9 +210,11 @@ impl Rail {
             }
             let rung = std::mem::take(&mut *self.bell.rung.lock().unwrap_or_else(PoisonError::into_inner));
             let began = Instant::now();
-            for (n, track) in rung.into_iter().enumerate() {
-                self.pass(track).await;
-                if (n + 1) % AT_A_TIME == 0 {
+            let mut done = 0;
+            for track in rung {
+                done += self.pass(track).await + 1;
+                if done >= AT_A_TIME {
+                    done = 0;
                     tokio::task::yield_now().await;
                 }
             }
@@ -223,14 +225,14 @@ impl Rail {
         }
     }
 
-    /// Tells everybody on a track what is new.
-    async fn pass(&self, id: u64) {
+    /// Tells everybody on a track what is new. Returns how many places it looked at without a pause.
+    async fn pass(&self, id: u64) -> usize {
         let mut told = Told::default();
         let mut from = 0;
         loop {
             {
                 let mut inner = self.inner.borrow_mut();
-                let Some(track) = inner.tracks.get_mut(&id) else { return };
+                let Some(track) = inner.tracks.get_mut(&id) else { return 0 };
                 if from == 0 {
                     // before the ring is looked at: what comes from here on rings again
                     track.signal.rung.store(false, Ordering::Release);
@@ -253,12 +255,12 @@ impl Rail {
                 }
                 inner.tidy(id);
                 from = to;
-                let Some(track) = inner.tracks.get(&id) else { return };
+                let Some(track) = inner.tracks.get(&id) else { return AT_A_TIME };
                 if from >= track.riders.len() {
                     if told.more {
                         track.signal.wake();
                     }
-                    return;
+                    return track.riders.len() % AT_A_TIME;
                 }
             }
             tokio::task::yield_now().await;

@@ -108,6 +108,10 @@ impl Streams {
         let age = (!self.limits.max_age.is_zero())
             .then(|| self.limits.max_age.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER)));
         let (id, end) = (open.next, self.stop.child_token());
+        if self.stopping.is_cancelled() {
+            // the drain may have listed its streams already
+            end.cancel();
+        }
         open.next += 1;
         open.streams.insert(id, Stream { end: end.clone(), until: age.map(|age| Instant::now() + age), address });
         Some(Stay { streams: self.clone(), id, end })

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The shapes of one table.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Index {
     /// By column, then by value. Few columns: each is looked up in each image.
     columns: HashMap<String, HashMap<String, Vec<Arc<Shape>>>>,

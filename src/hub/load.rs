@@ -194,19 +194,17 @@ impl Load {
                     self.counts.add(Happening::SnapshotAbandoned);
                     break;
                 }
-                Ok(Outcome::ReadAgain) => continue,
+                Ok(Outcome::ReadAgain) => {
+                    if !self.wait_again() {
+                        break;
+                    }
+                }
                 Err(error) => {
                     tries += 1;
-                    let wanted = {
-                        let mut state = self.shape.lock();
-                        if state.closed.is_some() {
-                            // whoever waits asks anew, and finds the table as it is now
-                            state.gather = None;
-                            break;
-                        }
-                        state.gather = Some(Gather::new(0));
-                        state.subscribers() > 0
-                    };
+                    if !self.wait_again() {
+                        break;
+                    }
+                    let wanted = self.shape.lock().subscribers() > 0;
                     if !error.retry || tries >= TRIES || !wanted {
                         self.give_up(&error);
                         break;
@@ -220,8 +218,21 @@ impl Load {
         self.shape.wake();
     }
 
+    /// Holds and hears nothing until its next turn, and counts among those that wait. False when the shape was closed:
+    /// whoever waits asks anew, and finds the table as it is now.
+    fn wait_again(&mut self) -> bool {
+        self.entered = None;
+        if self.queued.is_none() {
+            self.turns.queue.fetch_add(1, Ordering::Relaxed);
+            self.queued = Some(Queued(self.turns.queue.clone()));
+        }
+        let mut state = self.shape.lock();
+        let open = state.closed.is_none();
+        state.gather = open.then(|| Gather::new(0));
+        open
+    }
+
     async fn attempt(&mut self) -> Result<Outcome, SourceError> {
-        let began = self.head.borrow().as_ref().map(|head| head.position);
         let turns = self.turns.clone();
         let large = self.shape.lock().large;
         // held until the snapshot stands in the ring, as the rows are; before the turn of all, so that small ones pass by
@@ -258,7 +269,7 @@ impl Load {
         };
         self.counts.add(Happening::SnapshotRead);
         let Loaded { rows, join } = loaded;
-        if !self.joined(&join, began).await? {
+        if !self.joined(&join).await? {
             return Ok(Outcome::ReadAgain);
         }
         let mut rows = Rows::new(rows);
@@ -371,15 +382,23 @@ impl Load {
     /// Waits until the head contains the rows. False when no tick may ever do so: the changes that waited when the rows
     /// were read came with a tick whose snapshot is older than the read's. It does not cover transactions that ended
     /// in between, and if those logged nothing (another database's, say) no other tick follows.
-    async fn joined(&mut self, join: &Join, began: Option<Position>) -> Result<bool, SourceError> {
+    async fn joined(&mut self, join: &Join) -> Result<bool, SourceError> {
+        if matches!(join, Join::At(_)) {
+            // a tick that is written already: it comes
+            return self.head_reaching(|head| join.reached(head)).await.map(|_| true);
+        }
+        let began = self.head.borrow().as_ref().map(|head| head.position);
+        let mut last = began;
         loop {
             let reached = self.head_reaching(|head| join.reached(head));
             if let Ok(head) = tokio::time::timeout(OVERTAKEN, reached).await {
                 return head.map(|_| true);
             }
-            if self.head.borrow().as_ref().map(|head| head.position) != began {
+            let now = self.head.borrow().as_ref().map(|head| head.position);
+            if now != began && now == last {
                 return Ok(false);
             }
+            last = now;
             self.check_gathered()?;
         }
     }

@@ -154,7 +154,8 @@ struct Inner {
     incarnation: u64,
     shapes: HashMap<SpecKey, Arc<Shape>>,
     /// The same, by table.
-    indexes: HashMap<u32, Index>,
+    /// Shared, so that a batch is matched while others take the lock.
+    indexes: HashMap<u32, Arc<Index>>,
     /// The tick whose list of shapes was taken last: a shape registered now is told the ticks after it.
     listed: Option<Tick>,
     known: VecDeque<Position>,
@@ -169,7 +170,7 @@ impl Inner {
         let shape = self.shapes.remove(key)?;
         let relid = shape.spec.table.relid;
         if let Some(index) = self.indexes.get_mut(&relid) {
-            index.remove(&shape);
+            Arc::make_mut(index).remove(&shape);
             if index.is_empty() {
                 self.indexes.remove(&relid);
             }
@@ -177,24 +178,39 @@ impl Inner {
         Some(shape)
     }
 
-    /// The shapes that a batch may mean something to.
-    fn concerned(&self, batch: &Batch, loading: &Loading) -> Vec<Found> {
-        let mut all = Vec::new();
-        for (relid, part) in &batch.tables {
-            let Some(index) = self.indexes.get(relid) else { continue };
-            let (TableBatch::Changes(nets), Some(table)) = (part, self.tables.get(*relid)) else {
-                all.extend(index.all().map(|shape| (shape.clone(), None)));
-                continue;
-            };
+    /// Where to look for the shapes that a batch may mean something to.
+    fn places(&self, batch: &Batch, loading: &Loading) -> Vec<Place> {
+        let place = |relid: &u32| {
+            let index = self.indexes.get(relid)?.clone();
             let mut loading = loading.of(*relid);
             // one that was closed meanwhile may be of another history
             loading.retain(|shape| self.shapes.get(&shape.spec.key()).is_some_and(|now| Arc::ptr_eq(now, shape)));
-            let read = |shape: &Arc<Shape>| loading.iter().any(|other| Arc::ptr_eq(shape, other));
-            all.extend(index.find(table, nets).into_iter().filter(|(shape, _)| !read(shape)));
-            // every change, also one that none of its rows had before or has after
-            all.extend(loading.iter().map(|shape| (shape.clone(), None)));
-        }
-        all
+            Some(Place { relid: *relid, index, table: self.tables.get(*relid).cloned(), loading })
+        };
+        batch.tables.keys().filter_map(place).collect()
+    }
+}
+
+/// The shapes of a table.
+struct Place {
+    relid: u32,
+    index: Arc<Index>,
+    table: Option<Arc<Table>>,
+    loading: Vec<Arc<Shape>>,
+}
+
+impl Place {
+    /// Those that a batch may mean something to.
+    fn concerned(&self, batch: &Batch) -> Vec<Found> {
+        let (Some(TableBatch::Changes(nets)), Some(table)) = (batch.tables.get(&self.relid), &self.table) else {
+            return self.index.all().map(|shape| (shape.clone(), None)).collect();
+        };
+        let read = |shape: &Arc<Shape>| self.loading.iter().any(|other| Arc::ptr_eq(shape, other));
+        let mut found = self.index.find(table, nets);
+        found.retain(|(shape, _)| !read(shape));
+        // every change, also one that none of its rows had before or has after
+        found.extend(self.loading.iter().map(|shape| (shape.clone(), None)));
+        found
     }
 }
 
@@ -295,17 +311,18 @@ impl Hub {
     /// catalog told of: the catalog must be read again.
     pub fn apply(&self, batch: &Batch) -> bool {
         let tick = &batch.to;
-        let shapes: Vec<Found> = {
+        let places = {
             let mut inner = self.inner();
             inner.listed = Some(tick.clone());
             inner.known.push_back(tick.position);
             if inner.known.len() > KNOWN_POSITIONS {
                 inner.known.pop_front();
             }
-            inner.concerned(batch, &self.loading)
+            inner.places(batch, &self.loading)
         };
-        let touched: Vec<(Arc<Shape>, Published)> = shapes
-            .into_iter()
+        let touched: Vec<(Arc<Shape>, Published)> = places
+            .iter()
+            .flat_map(|place| place.concerned(batch))
             .filter_map(|(shape, places)| {
                 let part = batch.tables.get(&shape.spec.table.relid)?;
                 let published = shape.publish(tick, part, places.as_deref());
@@ -362,7 +379,7 @@ impl Hub {
             Some(shape) => shape.clone(),
             None => {
                 let shape = Arc::new(Shape::new(spec, listed.position.tick, self.options.ring_bytes));
-                inner.indexes.entry(shape.spec.table.relid).or_default().add(&shape);
+                Arc::make_mut(inner.indexes.entry(shape.spec.table.relid).or_default()).add(&shape);
                 inner.shapes.insert(key, shape.clone());
                 shape
             }

@@ -28,6 +28,8 @@ pub enum Start {
     Now,
     /// With what happened after this position.
     After(Position),
+    /// With all rows, for who was subscribed already and is not sent away.
+    Again,
 }
 
 /// What a piece of the stream is to a session.
@@ -68,6 +70,10 @@ pub struct Subscription {
     at: Option<Position>,
     /// Read from the database when the subscription began: comes before the ring.
     backlog: Option<Piece>,
+    /// Begins: when too many wait for snapshots, it is sent away.
+    newcomer: bool,
+    /// It was.
+    refused: Option<SourceError>,
     /// Its waker while a follower does its work.
     parked: Option<Arc<dyn Wake>>,
 }
@@ -102,26 +108,24 @@ impl Hub {
             from: 0,
             at: None,
             backlog: None,
+            newcomer: start != Start::Again,
+            refused: None,
             parked: None,
         };
         match start {
-            Start::Snapshot => sub.begin(0)?,
+            Start::Snapshot | Start::Again => sub.join(0),
             Start::SnapshotFrom(position) => {
                 sub.wait_for(position).await;
-                sub.begin(position.tick)?;
+                sub.join(position.tick);
             }
             Start::Now => {
                 sub.at = Some(listed.position);
                 sub.follow(listed.position.tick);
             }
-            Start::After(position) => {
-                sub.resume(position).await?;
-                if sub.is_reset() {
-                    self.check_queue()?;
-                }
-            }
+            Start::After(position) => sub.resume(position).await?,
         }
-        Ok(Some(sub))
+        sub.newcomer = false;
+        sub.refused.take().map_or(Ok(Some(sub)), Err)
     }
 }
 
@@ -135,14 +139,14 @@ impl Subscription {
 
     /// Waits for the next snapshot, or takes the one that stands in the ring if it is not older than tick `from`.
     fn join(&mut self, from: i64) {
-        if !self.finds_snapshot(from) {
+        if self.finds_snapshot(from) {
+            return;
+        }
+        if self.newcomer {
+            self.refused = self.hub.load_for_newcomer(&self.shape).err();
+        } else {
             self.hub.load(&self.shape, Audience::Joining);
         }
-    }
-
-    /// The same for a newcomer, who is sent away when too many wait.
-    fn begin(&mut self, from: i64) -> Result<(), SourceError> {
-        if self.finds_snapshot(from) { Ok(()) } else { self.hub.load_for_newcomer(&self.shape) }
     }
 
     fn finds_snapshot(&mut self, from: i64) -> bool {
@@ -193,16 +197,16 @@ impl Subscription {
     }
 
     /// Brings a subscriber that fell behind forward: what it missed, folded to the newest version of each key. Only if
-    /// that cannot be, it is reset. Not only to before tick `least`, where other subscriptions of the session stand. Safe to
-    /// drop: nothing changes before it is done.
-    pub async fn catch_up(&mut self, least: i64) {
+    /// that cannot be, or not soon after `since`, it is reset. Not only to before tick `least`, where other subscriptions of the
+    /// session stand. Safe to drop: nothing changes before it is done.
+    pub async fn catch_up(&mut self, least: i64, since: tokio::time::Instant) {
         if self.joining {
             // it holds nothing yet
             return self.join(self.from);
         }
         let Some(at) = self.at else { return self.reset(ResetReason::Slow) };
         let hub = self.hub.clone();
-        let folded = tokio::time::timeout(FOLD_WAIT, async {
+        let folded = tokio::time::timeout_at(since + FOLD_WAIT, async {
             let _turn = hub.folds.acquire().await;
             self.bring_forward(at, least).await
         });
@@ -315,6 +319,12 @@ impl Subscription {
             self.shape.unpark(self.waker, waker);
             (self.cursor, self.at) = (cursor, at.or(self.at));
         }
+    }
+
+    /// The state that was handed out last, if it is one to go on from.
+    #[must_use]
+    pub fn at(&self) -> Option<Position> {
+        self.at
     }
 
     /// Was the position it was to continue from unknown?

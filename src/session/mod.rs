@@ -15,13 +15,11 @@ pub use ride::{Ride, Stand};
 use crate::change::Position;
 use crate::hub::{Hub, Piece, PieceKind, ResetReason, SourceError, Start, Subscription};
 use crate::wire::{Message, message};
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
 use start::{Begun, begin, problem};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 /// Longest silence. The contract says 15 s; the margin is for a busy machine.
@@ -57,8 +55,8 @@ struct Sub {
     serial: u64,
     request: Request,
     running: Option<Subscription>,
-    /// Is it on its way?
-    starting: bool,
+    /// It is on its way.
+    starting: Option<AbortHandle>,
     /// Has the client been told everything of this subscription up to the tick at hand? Not before its snapshot,
     /// not between a reset and its snapshot, not while what it missed waits. A resume point given out meanwhile
     /// would lose that part.
@@ -74,8 +72,9 @@ pub struct Session {
     waker: Arc<Notify>,
     subs: Vec<Sub>,
     serial: u64,
-    /// Subscriptions on their way: what was missed may have to be read.
-    starting: FuturesUnordered<BoxFuture<'static, (u64, Begun)>>,
+    /// Subscriptions on their way: what was missed may have to be read. In tasks, which go on while nobody waits for
+    /// a pass: they hold turns and connections that others want.
+    starting: JoinSet<(u64, Begun)>,
     /// Lives without subscriptions, and forgets those that ended.
     lasting: bool,
     position: Option<Position>,
@@ -88,10 +87,19 @@ pub struct Session {
     current: bool,
     /// The head that the last pass saw.
     seen: Option<Position>,
+    /// Since when subscriptions that fell behind have been brought forward, one after the other: nothing else is told
+    /// meanwhile. Kept here, as whoever waits for a pass may turn away and come back.
+    behind_since: Option<Instant>,
     /// No subscription was told anything after this tick, and those that did not fall behind everything up to it.
     reached: i64,
     /// Resets and problems that are not told yet. Kept here, as whoever waits for a pass may turn away.
     untold: Vec<(Arc<str>, Arc<[Message]>)>,
+}
+
+/// A task that read for a subscription ended without a word.
+fn lost(error: &tokio::task::JoinError) -> SourceError {
+    tracing::error!(%error, "a subscription could not begin");
+    SourceError { code: "unavailable", detail: "the subscription could not begin, come back".to_owned(), retry: true }
 }
 
 impl Session {
@@ -112,8 +120,8 @@ impl Session {
         for (request, start) in requests {
             session.add(request, start);
         }
-        while let Some(started) = session.starting.next().await {
-            session.started(started)?;
+        while let Some(started) = session.starting.join_next().await {
+            session.started(started.map_err(|error| lost(&error))?)?;
         }
         session.announce = false;
         Ok(session)
@@ -128,7 +136,7 @@ impl Session {
             waker: Arc::new(Notify::new()),
             subs: Vec::new(),
             serial: 0,
-            starting: FuturesUnordered::new(),
+            starting: JoinSet::new(),
             lasting: true,
             position: None,
             quiet_since: Instant::now(),
@@ -136,6 +144,7 @@ impl Session {
             announce: false,
             current: false,
             seen: None,
+            behind_since: None,
             reached: 0,
             untold: Vec::new(),
         }
@@ -146,16 +155,18 @@ impl Session {
         self.serial += 1;
         let serial = self.serial;
         let begun = begin(self.hub.clone(), self.access, self.waker.clone(), request.clone(), start);
-        self.starting.push(Box::pin(async move { (serial, begun.await) }));
-        self.subs.push(Sub { serial, request, running: None, starting: true, told: false, behind: false });
+        let starting = Some(self.starting.spawn(async move { (serial, begun.await) }));
+        self.subs.push(Sub { serial, request, running: None, starting, told: false, behind: false });
     }
 
     /// Ends a subscription: nothing of it is handed out from here on. False when there is none of this label.
     pub fn remove(&mut self, label: &str) -> bool {
-        let before = self.subs.len();
-        self.subs.retain(|sub| *sub.request.sub != *label);
+        let Some(at) = self.subs.iter().position(|sub| *sub.request.sub == *label) else { return false };
+        if let Some(starting) = self.subs.remove(at).starting {
+            starting.abort();
+        }
         self.untold.retain(|(sub, _)| **sub != *label);
-        self.subs.len() < before
+        true
     }
 
     /// Is there a subscription of this label?
@@ -174,7 +185,7 @@ impl Session {
     fn started(&mut self, (serial, outcome): (u64, Begun)) -> Result<(), SourceError> {
         // not there: it was removed meanwhile, and is dropped
         let Some(sub) = self.subs.iter_mut().find(|sub| sub.serial == serial) else { return Ok(()) };
-        sub.starting = false;
+        sub.starting = None;
         let told = match outcome {
             Ok(Ok(running)) => {
                 sub.told = running.is_live();
@@ -211,7 +222,7 @@ impl Session {
     /// Is no subscription left?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.subs.iter().all(|s| s.running.is_none() && !s.starting)
+        self.subs.iter().all(|s| s.running.is_none() && s.starting.is_none())
     }
 
     /// Did the last [`Session::pass`] reach the head?
@@ -244,7 +255,7 @@ impl Session {
     /// Has every subscription that goes on been told everything up to the tick at hand?
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.subs.iter().filter(|s| s.running.is_some() || s.starting).all(|s| s.told)
+        self.subs.iter().filter(|s| s.running.is_some() || s.starting.is_some()).all(|s| s.told)
     }
 
     /// Waits for something to send; a `Cursor` after a silence of [`HEARTBEAT`]. None when no subscription is left, unless
@@ -281,10 +292,12 @@ impl Session {
             tokio::select! {
                 () = self.waker.notified() => {}
                 changed = head.changed(), if starting => changed.ok()?,
-                Some(started) = self.starting.next(), if !self.starting.is_empty() => {
+                Some(started) = self.starting.join_next(), if !self.starting.is_empty() => match started {
                     // of a lasting session; the others have waited for theirs
-                    self.started(started).ok()?;
-                }
+                    Ok(started) => self.started(started).ok()?,
+                    Err(error) if error.is_cancelled() => {}
+                    Err(_) => return None,
+                },
                 () = tokio::time::sleep_until(heartbeat) => due = true,
             }
         }
@@ -294,11 +307,13 @@ impl Session {
     async fn catch_up(&mut self) {
         for sub in &mut self.subs {
             if let Some(running) = sub.running.as_mut().filter(|running| running.is_behind()) {
+                let since = *self.behind_since.get_or_insert_with(Instant::now);
                 // boxed: it is large, and most sessions never come here
-                Box::pin(running.catch_up(self.reached)).await;
+                Box::pin(running.catch_up(self.reached, since)).await;
                 (sub.told, sub.behind) = (running.is_live(), false);
             }
         }
+        self.behind_since = None;
     }
 
     /// What waits now, without waiting.
@@ -317,8 +332,10 @@ impl Session {
         let running = || self.subs.iter().filter_map(|s| s.running.as_ref());
         // one limit for all, so that the tick it stops at is complete in every subscription
         let limit = running().map(|sub| sub.limit(head, PASS_BYTES)).min_by_key(|limit| limit.tick).unwrap_or(head);
-        let before = self.reached;
-        self.reached = before.max(limit.tick);
+        // where those stand that were told everything so far: no state of all of them lies before
+        let stands = self.subs.iter().filter(|sub| sub.told).filter_map(|sub| sub.running.as_ref()?.at());
+        let before = stands.map(|at| at.tick).max().unwrap_or_default();
+        self.reached = self.reached.max(limit.tick);
         let mut pieces: Vec<(usize, Piece)> = Vec::new();
         let mut taken = Vec::new();
         let mut behind = false;
@@ -336,7 +353,6 @@ impl Session {
         for at in 0..pieces.len() {
             let (i, piece) = &pieces[at];
             let tick_ends = pieces.get(at + 1).is_none_or(|(_, next)| next.position.tick > piece.position.tick);
-            // one that comes later begins before what the others were told: no state of all of them lies there
             let all = tick_ends && piece.position.tick >= before;
             self.say(*i, piece.clone(), all, &mut events);
         }
@@ -347,7 +363,11 @@ impl Session {
         }
         if !events.is_empty() {
             // a tick that ended with a subscription that had nothing to say has no message for its resume point
-            self.greet = pieces.iter().any(|(_, piece)| piece.kind == PieceKind::Data && piece.messages.is_empty());
+            let data = |(_, piece): &(usize, Piece)| piece.kind == PieceKind::Data;
+            let silent = pieces.iter().any(|piece| data(piece) && piece.1.messages.is_empty());
+            // and one that lies before what others were told is none
+            let unsaid = !events.iter().any(|event| matches!(event, Event::Message { id: Some(_), .. }));
+            self.greet = silent || (unsaid && pieces.iter().any(data) && self.is_resumable());
         }
         events
     }
@@ -389,7 +409,7 @@ impl Session {
                 (self.position, self.reached) = (None, 0);
             }
             let (hub, waker) = (self.hub.clone(), self.waker.clone());
-            let (code, status, detail) = match begin(hub, self.access, waker, request.clone(), Start::Snapshot).await {
+            let (code, status, detail) = match begin(hub, self.access, waker, request.clone(), Start::Again).await {
                 Ok(Ok(running)) => {
                     self.subs[i].running = Some(running);
                     self.subs[i].told = false;
@@ -410,7 +430,7 @@ impl Session {
     /// does not come back with it.
     fn forget(&mut self) {
         if self.lasting {
-            self.subs.retain(|sub| sub.running.is_some() || sub.starting);
+            self.subs.retain(|sub| sub.running.is_some() || sub.starting.is_some());
         }
     }
 

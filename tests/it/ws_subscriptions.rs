@@ -1,8 +1,9 @@
 //! Subscriptions that come, go and come back while others of the connection go on.
 
-use crate::support::World;
+use crate::support::proxy::Mode;
 use crate::support::replica::tick_of;
 use crate::support::socket::Socket;
+use crate::support::{Proxy, World};
 use serde_json::{Value, json};
 
 const TABLES: &str =
@@ -163,29 +164,41 @@ async fn one_that_ended_holds_nobody_back_and_its_name_is_free() {
 
 #[tokio::test]
 async fn no_cursor_lies_before_what_another_was_told() {
-    let (world, gateway) = served().await;
+    let world = World::new().await;
+    world.run(TABLES).await;
+    let (slow, through) = Proxy::postgres(&world.url).await;
+    let gateway = world.gateway_through(through, |_| ()).await;
     let mut socket = Socket::ready(gateway.address).await;
     socket.send(json!({ "type": "subscribe", "sub": "p", "table": "picks" })).await;
     let from = socket.until("snapshot").await["position"].clone();
-    socket.send(json!({ "type": "unsubscribe", "sub": "p" })).await;
-    socket.until("unsubscribed").await;
-    socket.send(json!({ "type": "subscribe", "sub": "s", "table": "scores" })).await;
-    socket.until("snapshot").await;
-    let mut told = 0;
-    for n in 1..=4 {
+    drop(socket);
+    world.run("update picks set n = 1").await;
+
+    // what one missed is read while the other is told what happens
+    slow.set(Mode::Delay(800));
+    let mut socket = Socket::ready(gateway.address).await;
+    socket.send(json!({ "type": "subscribe", "sub": "s", "table": "scores", "since": "now" })).await;
+    socket.until("subscribed").await;
+    let other = json!({ "type": "subscribe", "sub": "p", "table": "picks", "where": "n=gte.0", "since": from });
+    socket.send(other).await;
+    for n in 2..=5 {
         world.run(&format!("update scores set n = {n}; update picks set n = {n}")).await;
-        told = tick_of(socket.until("changes").await["position"].as_str().unwrap());
+        while of(&socket.seen, "s").iter().filter(|m| m["type"] == "changes").count() < n - 1 {
+            socket.next().await;
+        }
     }
-    let before = socket.seen.len();
-    // the shape is still known: it is told tick by tick what it missed
-    socket.send(json!({ "type": "subscribe", "sub": "p", "table": "picks", "since": from })).await;
-    while of(&socket.seen[before..], "p").iter().filter(|m| m["type"] == "changes").count() < 4 {
+    assert!(of(&socket.seen, "p").is_empty(), "it was to come later: {:#?}", socket.seen);
+    let held = |seen: &[Value]| of(seen, "p").last().is_some_and(|m| m["changes"][0]["row"]["n"] == 5);
+    while !held(&socket.seen) || socket.seen.last().is_none_or(|m| m["type"] != "cursor" || m["position"].is_null()) {
         socket.next().await;
     }
-    while socket.until("cursor").await["position"].is_null() {}
-    for cursor in socket.seen[before..].iter().filter(|m| m["type"] == "cursor") {
-        let Some(position) = cursor["position"].as_str() else { continue };
-        assert!(tick_of(position) >= told, "{:#?}", &socket.seen[before..]);
+    let mut told = 0;
+    for message in &socket.seen {
+        let Some(position) = message["position"].as_str() else { continue };
+        match message["type"].as_str() {
+            Some("cursor") => assert!(tick_of(position) >= told, "{message} in {:#?}", socket.seen),
+            _ => told = told.max(tick_of(position)),
+        }
     }
     gateway.stop().await;
 }

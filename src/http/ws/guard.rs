@@ -12,6 +12,9 @@ use crate::wire::CloseReason;
 /// `POST /v1/batch`.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024;
 
+/// Parts a message may come in. The framework's reader keeps each with what it came in, however little it holds.
+const MAX_FRAGMENTS: u32 = 256;
+
 /// Longest head: two bytes, eight of length, four of mask.
 const MAX_HEAD: usize = 14;
 
@@ -28,6 +31,8 @@ pub(super) struct Guard {
     payload: u64,
     /// Bytes of the message at hand, when it comes in several frames.
     message: Option<u64>,
+    /// Its frames so far.
+    fragments: u32,
 }
 
 impl Guard {
@@ -105,6 +110,10 @@ impl Guard {
             return Ok(None);
         }
         if !control {
+            self.fragments = if last { 0 } else { self.fragments + 1 };
+            if self.fragments > MAX_FRAGMENTS {
+                return Err(CloseReason::Quota);
+            }
             self.message = (!last).then_some(whole);
         }
         Ok(Some(length))
@@ -151,6 +160,16 @@ mod tests {
             let (_, found) = Guard::default().look(&bytes).expect_err(&format!("{:?}", &bytes[..bytes.len().min(14)]));
             assert_eq!(found, reason, "{:?}", &bytes[..bytes.len().min(14)]);
         }
+    }
+
+    #[test]
+    fn a_message_comes_in_so_many_parts() {
+        let parts = |count| [frame(0x01, 0), [0x00, 0x80, 1, 2, 3, 4].repeat(count - 1)].concat();
+        let many = MAX_FRAGMENTS as usize;
+        assert_eq!(Guard::default().look(&parts(many)), Ok(()));
+        assert_eq!(Guard::default().look(&parts(many + 1)), Err((6 * many, CloseReason::Quota)));
+        let again = [parts(many), frame(0x80, 0)].concat().repeat(3);
+        assert_eq!(Guard::default().look(&again), Ok(()), "counted anew for each message");
     }
 
     #[test]
