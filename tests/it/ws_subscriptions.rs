@@ -175,7 +175,7 @@ async fn no_cursor_lies_before_what_another_was_told() {
     world.run("update picks set n = 1").await;
 
     // what one missed is read while the other is told what happens
-    slow.set(Mode::Delay(800));
+    slow.set(Mode::Delay(5000));
     let mut socket = Socket::ready(gateway.address).await;
     socket.send(json!({ "type": "subscribe", "sub": "s", "table": "scores", "since": "now" })).await;
     socket.until("subscribed").await;
@@ -188,6 +188,7 @@ async fn no_cursor_lies_before_what_another_was_told() {
         }
     }
     assert!(of(&socket.seen, "p").is_empty(), "it was to come later: {:#?}", socket.seen);
+    slow.set(Mode::Pass);
     let held = |seen: &[Value]| of(seen, "p").last().is_some_and(|m| m["changes"][0]["row"]["n"] == 5);
     while !held(&socket.seen) || socket.seen.last().is_none_or(|m| m["type"] != "cursor" || m["position"].is_null()) {
         socket.next().await;
