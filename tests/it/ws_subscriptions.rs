@@ -171,8 +171,9 @@ async fn no_cursor_lies_before_what_another_was_told() {
     let mut socket = Socket::ready(gateway.address).await;
     socket.send(json!({ "type": "subscribe", "sub": "p", "table": "picks" })).await;
     let from = socket.until("snapshot").await["position"].clone();
-    drop(socket);
     world.run("update picks set n = 1").await;
+    socket.until("changes").await;
+    drop(socket);
 
     // what one missed is read while the other is told what happens
     slow.set(Mode::Delay(5000));
