@@ -48,6 +48,9 @@ create schema rowcast authorization rowcast_owner;
 
 set role rowcast_owner;
 
+-- Of every function made from here on, also those that watch generates: only who is granted it may call it.
+alter default privileges revoke execute on functions from public;
+
 create table rowcast.migration (
   id int primary key,
   name text not null,

@@ -263,15 +263,6 @@ end
 $rotate$;
 comment on function rowcast.rotate(interval) is 'one step of the rotation of the log; call it again and again, each time in its own transaction';
 
-do $rights$
-declare
-  v_function regprocedure;
-begin
-  for v_function in select oid from pg_proc where pronamespace = 'rowcast'::regnamespace loop
-    execute format('revoke all on function %s from public', v_function);
-  end loop;
-end
-$rights$;
 grant execute on function rowcast.leader_lock(), rowcast.spans(pg_snapshot, pg_snapshot), rowcast.pending(pg_snapshot, pg_snapshot),
   rowcast.unpublished(oid, int), rowcast._system(), rowcast.origin_ok(), rowcast.begin_again(), rowcast.rotate(interval) to rowcast_gateway;
 

@@ -520,15 +520,6 @@ end
 $refresh$;
 comment on function rowcast.refresh() is 'bring the capture functions up to date after DDL';
 
-do $rights$
-declare
-  v_function regprocedure;
-begin
-  for v_function in select oid from pg_proc where pronamespace = 'rowcast'::regnamespace loop
-    execute format('revoke all on function %s from public', v_function);
-  end loop;
-end
-$rights$;
 grant execute on function rowcast.key_sql(oid, text), rowcast.row_sql(oid, text), rowcast.refresh() to rowcast_gateway, rowcast_admin;
 
 reset role;

@@ -434,15 +434,6 @@ end
 $unwatch$;
 comment on function rowcast.unwatch(regclass, boolean) is 'stop watching a table';
 
-do $rights$
-declare
-  v_function regprocedure;
-begin
-  for v_function in select oid from pg_proc where pronamespace = 'rowcast'::regnamespace loop
-    execute format('revoke all on function %s from public', v_function);
-  end loop;
-end
-$rights$;
 grant select on rowcast.source to rowcast_admin;
 grant execute on function rowcast.watch(regclass, interval, interval, text[], text[], text[], interval, int, boolean), rowcast.unwatch(regclass, boolean),
   rowcast._register(oid, text[], text[], interval, interval, interval, int, boolean, boolean), rowcast._sealed(oid, boolean), rowcast._forget(oid),

@@ -189,15 +189,6 @@ end
 $deny$;
 comment on function rowcast.deny(regclass, text) is 'take back what rowcast.allow gave';
 
-do $rights$
-declare
-  v_function regprocedure;
-begin
-  for v_function in select oid from pg_proc where pronamespace = 'rowcast'::regnamespace loop
-    execute format('revoke all on function %s from public', v_function);
-  end loop;
-end
-$rights$;
 grant execute on function rowcast._own_sequences(oid), rowcast._write_rights(oid)
   to rowcast_gateway, rowcast_admin;
 grant execute on function rowcast.forget_answers(interval, int) to rowcast_gateway;

@@ -194,15 +194,6 @@ as $status$
 $status$;
 comment on function rowcast.status() is 'one row a watched table: triggers in place, ticks, log, who writes, warnings';
 
-do $rights$
-declare
-  v_function regprocedure;
-begin
-  for v_function in select oid from pg_proc where pronamespace = 'rowcast'::regnamespace loop
-    execute format('revoke all on function %s from public', v_function);
-  end loop;
-end
-$rights$;
 grant execute on function rowcast.sources(), rowcast.status(), rowcast._base_type(oid), rowcast._collation(oid), rowcast._members(oid),
   rowcast._missing(int, oid, boolean), rowcast._broken(int), rowcast._fingerprint(int) to rowcast_gateway, rowcast_admin;
 
