@@ -15,6 +15,7 @@ pub mod ring;
 mod shape;
 mod source;
 mod subscription;
+mod tend;
 
 pub use counts::{Counts, Happening};
 pub use follower::{Follower, News, Wake};
@@ -36,14 +37,6 @@ use tokio::sync::{Semaphore, watch};
 /// How many past positions are known without asking the database. At 200 ticks/s half a minute: longer than a
 /// client needs to reconnect.
 const KNOWN_POSITIONS: usize = 8192;
-
-/// How long a shape outlives its last subscriber, so that a reload of the page or a restart of a proxy finds the
-/// ring warm.
-const LINGER: Duration = Duration::from_secs(30);
-
-/// How long a snapshot in the ring serves newcomers. Long enough for a storm of them, short enough that its memory
-/// is soon given back and that newcomers regularly get rows fresh from the table.
-const SNAPSHOT_SHARED: Duration = Duration::from_secs(5);
 
 /// Subscribers that fell behind and are brought forward at a time. One reads, one encodes; the rest wait as they are, and
 /// miss a little more meanwhile.
@@ -153,6 +146,8 @@ struct Inner {
     /// The newest incarnation of any table.
     incarnation: u64,
     shapes: HashMap<SpecKey, Arc<Shape>>,
+    /// Made since the last look: they wait for their first turn.
+    fresh: tend::Queue,
     /// The same, by table.
     /// Shared, so that a batch is matched while others take the lock.
     indexes: HashMap<u32, Arc<Index>>,
@@ -229,16 +224,7 @@ impl Hub {
             loading: Loading::default(),
             inner: Mutex::default(),
         });
-        let weak = Arc::downgrade(&hub);
-        tasks.spawn("hub housekeeping", async move {
-            let mut every = tokio::time::interval(Duration::from_secs(1));
-            every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                every.tick().await;
-                let Some(hub) = weak.upgrade() else { return };
-                hub.housekeeping();
-            }
-        });
+        tasks.spawn("shape upkeep", tend::tend(Arc::downgrade(&hub)));
         hub
     }
 
@@ -365,7 +351,7 @@ impl Hub {
     /// The shape of `spec` with `waker` registered, and the tick up to which a subscriber must be brought by other
     /// means. None before the first tick, and when the table is another one since `spec` was made.
     ///
-    /// Registered under the hub's lock: a shape found here may be one that housekeeping is about to drop as idle.
+    /// Registered under the hub's lock: a shape found here may be one that is about to be dropped as idle.
     fn shape(&self, spec: Spec, waker: Arc<dyn Wake>) -> Option<(Arc<Shape>, u64, Tick)> {
         let mut inner = self.inner();
         let listed = inner.listed.clone()?;
@@ -380,6 +366,7 @@ impl Hub {
             None => {
                 let shape = Arc::new(Shape::new(spec, listed.position.tick, self.options.ring_bytes));
                 Arc::make_mut(inner.indexes.entry(shape.spec.table.relid).or_default()).add(&shape);
+                inner.fresh.push_back(Arc::downgrade(&shape));
                 inner.shapes.insert(key, shape.clone());
                 shape
             }
@@ -398,35 +385,6 @@ impl Hub {
     pub fn knows(&self, position: Position) -> bool {
         let inner = self.inner();
         inner.known.binary_search_by_key(&position.tick, |p| p.tick).is_ok_and(|i| inner.known[i] == position)
-    }
-
-    fn housekeeping(self: &Arc<Self>) {
-        let (tables, shapes): (Arc<Tables>, Vec<Arc<Shape>>) = {
-            let mut inner = self.inner();
-            let idle = |shape: &Shape| shape.lock().idle_since.is_some_and(|at| at.elapsed() >= LINGER);
-            let gone: Vec<SpecKey> = inner.shapes.iter().filter(|(_, s)| idle(s)).map(|(k, _)| k.clone()).collect();
-            for key in gone {
-                inner.remove(&key);
-            }
-            (inner.tables.clone(), inner.shapes.values().cloned().collect())
-        };
-        for shape in shapes {
-            let period = tables.get(shape.spec.table.relid).map_or(Duration::ZERO, |t| t.snapshot_every);
-            let due = {
-                let mut state = shape.lock();
-                // a snapshot serves newcomers for a short time; its memory is given back after
-                if state.snapshot_at.is_some_and(|at| at.elapsed() > SNAPSHOT_SHARED) {
-                    state.ring.drop_snapshots();
-                }
-                state.past.tidy();
-                !period.is_zero()
-                    && state.subscribers() > 0
-                    && state.repaired_at.elapsed() >= period.mul_f64(state.share)
-            };
-            if due {
-                self.load_sometime(&shape);
-            }
-        }
     }
 
     /// How many shapes and subscriptions there are.
