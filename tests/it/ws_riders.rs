@@ -50,6 +50,9 @@ async fn until(socket: &mut RawSocket, what: &str) -> Vec<Frame> {
     let mut seen = Vec::new();
     loop {
         let frame = socket.frame().await.unwrap_or_else(|| panic!("ended before {what}"));
+        if frame.opcode == 9 {
+            socket.send(&crate::support::raw_socket::frame(0x8a, &frame.payload)).await;
+        }
         let found = frame.opcode == 1 && String::from_utf8_lossy(&frame.payload).contains(what);
         seen.push(frame);
         if found {
@@ -81,7 +84,7 @@ async fn numbers_to(socket: &mut Socket, last: i64) -> Vec<i64> {
 
 #[tokio::test]
 async fn pings_go_both_ways_between_changes() {
-    let (world, gateway) = served(|s| s.ping = Duration::from_millis(200)).await;
+    let (world, gateway) = served(|s| s.ping = Duration::from_secs(1)).await;
     let mut socket = raw_rider(&gateway).await;
     riding(&gateway, 1).await;
     for n in 1..=5 {
@@ -114,9 +117,14 @@ async fn whoever_asks_for_more_gets_off_and_on_again() {
         assert_eq!(socket.until("snapshot").await["sub"], "2");
         riding(&gateway, 0).await;
         world.run(&format!("update items set n = {round} where id = 1; update others set n = {round}")).await;
-        let mut told = [socket.until("changes").await["sub"].clone(), socket.until("changes").await["sub"].clone()];
-        told.sort_by_key(|sub| sub.to_string());
-        assert_eq!(told, ["1", "2"]);
+        // the snapshot may be one that was read before: then what happened since comes first
+        let mut told = std::collections::BTreeSet::new();
+        while told.len() < 2 {
+            let changes = socket.until("changes").await;
+            if changes["changes"][0]["row"]["n"] == round {
+                told.insert(changes["sub"].to_string());
+            }
+        }
         socket.send(json!({ "type": "unsubscribe", "sub": "2" })).await;
         assert_eq!(socket.until("unsubscribed").await["sub"], "2");
         riding(&gateway, 1).await;
@@ -212,8 +220,14 @@ async fn nothing_of_a_subscription_comes_after_its_end() {
         socket.send(json!({ "type": "unsubscribe", "sub": sub })).await;
         socket.until("unsubscribed").await;
         socket.send(json!({ "type": "ping" })).await;
-        let next = socket.next().await;
-        assert_eq!(next["type"], "pong", "{next}");
+        // a heartbeat may, which speaks of nobody
+        loop {
+            let next = socket.next().await;
+            if next["type"] == "pong" {
+                break;
+            }
+            assert_eq!((&next["type"], &next["position"]), (&json!("cursor"), &Value::Null), "{next}");
+        }
     }
     told.send(()).unwrap();
     writing.await.unwrap();
@@ -223,7 +237,7 @@ async fn nothing_of_a_subscription_comes_after_its_end() {
 #[tokio::test]
 async fn one_that_stalls_gets_everything_in_whole_frames() {
     const COMMITS: i32 = 400;
-    let (world, gateway) = served(|s| s.ring_bytes = 256 << 20).await;
+    let (world, gateway) = served(|s| (s.ring_bytes, s.write_timeout) = (256 << 20, PATIENCE)).await;
     let (mut quick, mut stalled) = (rider(&gateway).await, rider(&gateway).await);
     riding(&gateway, 2).await;
     let sql = world.sql().await;
