@@ -7,7 +7,7 @@ use super::gateway::Gateway;
 use super::part::{Part, micros};
 use super::server::Server;
 use super::transport::Transport;
-use super::writer::Writer;
+use super::writer::{FIRST, Writer};
 use super::{Outcome, control, cpu, crowd, sender, ws};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -192,7 +192,7 @@ impl Side {
         let clock = self.begin(server, matches!(self.source, Source::Table(_)))?;
         let commits = match &mut self.source {
             Source::Itself { together } => {
-                let order = json!({ "do": "send", "base": 0, "changes": changes, "together": together,
+                let order = json!({ "do": "send", "base": FIRST, "changes": changes, "together": together,
                     "pause_us": 1_000_000 / i64::from(rate) });
                 let Sender::Bare(part) = &mut self.sender else {
                     return Err("only the bare server sends by itself".into());
@@ -227,7 +227,7 @@ impl Side {
             Source::Itself { together } => {
                 let pause = if *together > 1 { 5000 } else { 0 };
                 let order =
-                    json!({ "do": "send", "base": 0, "changes": changes, "together": together, "pause_us": pause });
+                    json!({ "do": "send", "base": FIRST, "changes": changes, "together": together, "pause_us": pause });
                 let Sender::Bare(part) = &mut self.sender else {
                     return Err("only the bare server sends by itself".into());
                 };
@@ -244,7 +244,7 @@ impl Side {
 
     fn begin(&mut self, server: &Server, timed: bool) -> Outcome<Clock> {
         let base = match &self.source {
-            Source::Itself { .. } => 0,
+            Source::Itself { .. } => FIRST,
             Source::Table(writer) => writer.n,
         };
         self.crowd.ask(&json!({ "do": "begin", "base": base, "timed": timed }))?;

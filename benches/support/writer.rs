@@ -9,6 +9,9 @@ use super::server::Server;
 use std::time::Duration;
 use tokio_postgres::{Client, Statement};
 
+/// Numbers begin here, so that all that count have as many digits, whoever sends them.
+pub(crate) const FIRST: i64 = 100_000_000;
+
 /// Rows of a table.
 const ROWS: i64 = 20_000;
 
@@ -53,7 +56,7 @@ impl Writer {
             "update {table} set n = s.n from generate_series($1::bigint, $2::bigint) as s(n) where id = s.n % {ROWS}"
         );
         let (one, many) = (sql.prepare(&one).await?, sql.prepare(&many).await?);
-        Ok(Writer { sql, one, many, n: 1_000_000 })
+        Ok(Writer { sql, one, many, n: FIRST })
     }
 
     /// Changes one row, with a number that does not count.
