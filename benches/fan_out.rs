@@ -1,29 +1,39 @@
 //! One change to many subscribers: what a delivery costs, how many a second there can be, how late they are.
 //!
-//! See README.md. Invariant: floor and gateway send the same bytes to the same crowd in the same run, and every subscriber's
-//! changes are counted and summed.
+//! See README.md. Invariant: floor, control and gateway send to as many subscribers in the same run, in turn, and every
+//! subscriber's changes are counted and summed.
 
 #[path = "support/mod.rs"]
 mod support;
 
-use clap::Parser;
-use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
-use std::time::Duration;
 use support::gateway::Gateway;
-use support::part::{Part, micros};
+use support::members::raise_files;
 use support::report::{Spread, table, verdict};
 use support::server::{Flush, Server};
-use support::{Outcome, cpu, crowd, sender};
-use tokio_postgres::{Client, Statement};
+use support::side::{Block, Side, wording};
+use support::transport::Transport;
+use support::writer::{self, Writer};
+use support::{Outcome, crowd, sender};
 
 /// Fan-out of one shape, beside a bare tokio server that writes the same frames to as many sockets.
 #[derive(Parser)]
 #[command(bin_name = "cargo bench --bench fan_out --")]
 struct Args {
-    /// Subscribers of one shape
+    /// What to measure
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "cost,saturation,latency")]
+    parts: Vec<Measured>,
+    /// Ways to be told
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sse,ws")]
+    transport: Vec<Transport>,
+    /// Beside a Node server with a LISTEN session, `ws` and a buffer of 5 ms; needs Node and npm
+    #[arg(long)]
+    control: bool,
+    /// Processes of the control that share its subscribers; one control for each number
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    control_processes: Vec<u32>,
+    /// Subscribers of one shape for the cost
     #[arg(long, value_delimiter = ',', default_value = "100,1000,5000")]
     subscribers: Vec<u32>,
     /// Updates a second for the cost of a delivery
@@ -32,15 +42,21 @@ struct Args {
     /// Seconds of a block
     #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// Blocks, floor and gateway in turn
+    /// Blocks of each side, in turn
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Subscribers for saturation and for latency under load
+    /// Subscribers for the control, for saturation and for latency under load
     #[arg(long, default_value_t = 1000)]
     crowd: u32,
     /// Changes of a saturation block
     #[arg(long, default_value_t = 20_000)]
     burst: i64,
+    /// Changes of a commit in it
+    #[arg(long, default_value_t = 100)]
+    together: i64,
+    /// Changes that the subscribers may be behind in it
+    #[arg(long, default_value_t = 2000)]
+    window: i64,
     /// Commits a second for the latency
     #[arg(long, default_value_t = 500)]
     load: u32,
@@ -52,241 +68,290 @@ struct Args {
     bench: bool,
 }
 
-/// Rows: a key comes again long after its last change was told, so that no two changes are folded.
-const ROWS: i64 = 20_000;
-
-const PATH: &str = "/v1/stream?table=item&since=now";
-
-/// What is measured: a sender, its crowd, and the number of the last change.
-struct Side {
-    crowd: Part,
-    pid: u32,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Measured {
+    /// Processor time per delivery
+    Cost,
+    /// Deliveries a second
+    Saturation,
+    /// From commit to subscriber under load
+    Latency,
 }
 
-struct Writer {
-    sql: Client,
-    one: Statement,
-    many: Statement,
+/// What all parts use.
+struct Bench {
+    args: Args,
+    /// Ended before the database is.
+    gateway: Gateway,
+    server: Server,
+    /// How a change is told, by transport.
+    wordings: Vec<(Transport, String)>,
+    /// Databases of those that listen, so that none wakes another.
+    databases: std::cell::Cell<u32>,
 }
 
-impl Writer {
-    async fn new(server: &Server) -> Outcome<Writer> {
-        let sql = server.sql("bench").await?;
-        let one = sql.prepare("update item set n = $1::bigint where id = $1::bigint % 20000").await?;
-        let many = sql
-            .prepare(
-                "update item set n = s.n from generate_series($1::bigint, $2::bigint) as s(n) where id = s.n % 20000",
-            )
-            .await?;
-        Ok(Writer { sql, one, many })
+/// How many times as good as the control a lead is, in each of as many rounds: the same program moved by up to that from run to run.
+const LEAD: f64 = 1.5;
+const LEAD_ROUNDS: usize = 3;
+
+/// The blocks of a side.
+type Blocks = Vec<Block>;
+
+fn table_of(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Sse => "item_s",
+        Transport::Ws => "item_w",
     }
+}
 
-    /// Commits at a pace; returns when each was known to be committed.
-    async fn paced(&self, base: i64, changes: i64, rate: u32) -> Outcome<Vec<(i64, i64)>> {
-        let began = tokio::time::Instant::now();
-        let mut commits = Vec::new();
-        for i in 1..=changes {
-            tokio::time::sleep_until(began + Duration::from_secs(1) * u32::try_from(i)? / rate).await;
-            self.sql.execute(&self.one, &[&(base + i)]).await?;
-            commits.push((base + i, micros()));
+impl Bench {
+    async fn new(args: Args) -> Outcome<Bench> {
+        let server = Server::start(Flush::Free).await?;
+        let sql = server.database("bench", true).await?;
+        for transport in [Transport::Sse, Transport::Ws] {
+            let name = table_of(transport);
+            writer::create(&sql, name).await?;
+            sql.execute(&format!("select rowcast.watch('{name}', public => true, snapshot_every => '0')"), &[]).await?;
         }
-        Ok(commits)
+        let gateway = Gateway::start(&args.gateway, &server.pg.url("bench"), &[("ROWCAST_WORKERS", "2")])?;
+        gateway.ready().await?;
+        let mut wordings = Vec::new();
+        for &transport in &args.transport {
+            let writer = Writer::new(&server, "bench", table_of(transport)).await?;
+            let frame = wording(gateway.address, transport, table_of(transport), &writer).await?;
+            anstream::println!("one change, {transport}: {} bytes", frame.len() + 8);
+            wordings.push((transport, frame));
+        }
+        Ok(Bench { args, gateway, server, wordings, databases: 0.into() })
     }
-}
 
-fn crowd_of(count: u32, at: &str, path: &str) -> Outcome<Part> {
-    let mut part = Part::start(crowd::ROLE)?;
-    part.ask(&json!({ "do": "open", "at": at, "path": path, "count": count }))?;
-    Ok(part)
-}
+    async fn ours(&self, transport: Transport, count: u32) -> Outcome<Side> {
+        let table = table_of(transport);
+        let mut writer = Writer::new(&self.server, "bench", table).await?;
+        // beyond whatever an earlier part counted
+        writer.n += 10_000_000 * i64::from(self.databases.replace(self.databases.get() + 1) + 1);
+        Side::gateway(&self.gateway, transport, writer, table, count)
+    }
 
-/// The event of one change as the gateway writes it, with `@` where its number stands. The first changes of a table may be
-/// told as a snapshot: it is changed until one is told as such.
-async fn frame(gateway: &Gateway, writer: &Writer, mut n: i64) -> Outcome<String> {
-    let mut socket = TcpStream::connect(gateway.address)?;
-    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-    write!(socket, "GET {PATH} HTTP/1.1\r\nhost: bench\r\n\r\n")?;
-    let mut held = String::new();
-    let mut buffer = vec![0; 64 * 1024];
-    for _ in 0..1000 {
-        match socket.read(&mut buffer) {
-            Ok(read) => held.push_str(std::str::from_utf8(&buffer[..read])?),
-            Err(_) => {
-                n -= 1;
-                writer.sql.execute(&writer.one, &[&n]).await?;
+    /// A writer of a database of its own, and its address.
+    async fn classic(&self) -> Outcome<(Writer, String)> {
+        let number = self.databases.replace(self.databases.get() + 1);
+        let name = format!("classic_{number}");
+        writer::classic(&self.server, &name).await?;
+        Ok((Writer::new(&self.server, &name, "item").await?, self.server.pg.url(&name)))
+    }
+
+    async fn listening(&self, transport: Transport, frame: &str) -> Outcome<Side> {
+        let (writer, url) = self.classic().await?;
+        Side::listening(transport, frame, &url, writer, self.args.crowd)
+    }
+
+    async fn controls(&self) -> Outcome<Vec<Side>> {
+        let mut sides = Vec::new();
+        for &processes in self.args.control_processes.iter().filter(|_| self.args.control) {
+            let (writer, url) = self.classic().await?;
+            sides.push(Side::control(processes, &url, writer, self.args.crowd)?);
+        }
+        Ok(sides)
+    }
+
+    /// Rounds of paced blocks.
+    async fn paced(&self, sides: &mut [Side], rate: u32) -> Outcome<Vec<Blocks>> {
+        let changes = i64::from(rate * self.args.seconds);
+        let mut found = vec![Blocks::new(); sides.len()];
+        for _ in 0..self.args.rounds {
+            for (side, blocks) in sides.iter_mut().zip(&mut found) {
+                blocks.push(side.paced(&self.server, changes, rate).await?);
             }
         }
-        let found = held.find("\"type\":\"changes\"").and_then(|at| {
-            let from = held[..at].rfind("\n\n").map_or(0, |end| end + 2);
-            Some(&held[from..from + held[from..].find("\n\n")? + 2])
-        });
-        if let Some(event) = found {
-            return Ok(event.replace(&format!("\"n\":{n}"), "\"n\":@"));
+        Ok(found)
+    }
+
+    /// Floor and gateway, and beside them the control.
+    async fn cost(&self) -> Outcome {
+        let args = &self.args;
+        let mut rows = Vec::new();
+        for &count in &args.subscribers {
+            let mut sides = Vec::new();
+            for (transport, frame) in &self.wordings {
+                sides.push(Side::bare(*transport, frame, 1, count)?);
+                sides.push(self.ours(*transport, count).await?);
+            }
+            let found = self.paced(&mut sides, args.rate).await?;
+            for ((transport, _), pair) in self.wordings.iter().zip(found.chunks(2)) {
+                let [floor, ours] = pair else { continue };
+                let ratio = ratio(ours, floor, Block::each);
+                rows.push(vec![count.to_string(), transport.to_string(), us(ours, 2), us(floor, 2), ratio.show(2)]);
+                let target = format!("P3 {transport}, {count} subscribers: CPU per delivery <= 1.5x the floor");
+                verdict(&target, ratio.median <= 1.5, &ratio.show(2));
+            }
         }
+        anstream::println!("\n## {} updates/s, us of processor time per delivery", args.rate);
+        table(&["subscribers", "transport", "rowcast", "floor", "ratio"], &rows);
+        if args.control {
+            let mut sides = Vec::new();
+            for (transport, _) in &self.wordings {
+                sides.push(self.ours(*transport, args.crowd).await?);
+            }
+            sides.extend(self.controls().await?);
+            let found = self.paced(&mut sides, args.rate).await?;
+            anstream::println!("## {} updates/s to {} subscribers, ms from commit", args.rate, args.crowd);
+            lateness(&sides, &found);
+            beside(&sides, &found, "us per delivery", |block| 1.0 / block.each());
+            beside(&sides, &found, "p50", |block| 1.0 / block.late[0]);
+            beside(&sides, &found, "p99", |block| 1.0 / block.late[2]);
+        }
+        Ok(())
     }
-    Err("no change came".into())
-}
 
-struct Block {
-    cpu: f64,
-    seconds: f64,
-    deliveries: f64,
-    bytes: f64,
-}
+    async fn saturation(&self) -> Outcome {
+        let args = &self.args;
+        let mut sides = Vec::new();
+        for (transport, frame) in &self.wordings {
+            sides.push(self.ours(*transport, args.crowd).await?);
+            sides.push(Side::bare(*transport, frame, args.together.max(2), args.crowd)?);
+            sides.push(Side::bare(*transport, frame, 1, args.crowd)?);
+        }
+        sides.extend(self.controls().await?);
+        let mut found = vec![Blocks::new(); sides.len()];
+        for _ in 0..args.rounds {
+            for (side, blocks) in sides.iter_mut().zip(&mut found) {
+                let single = side.name.ends_with(", 1 a write");
+                let changes = if single { args.burst / 10 } else { args.burst };
+                blocks.push(side.flat_out(&self.server, changes.max(1), args.together, args.window).await?);
+            }
+        }
+        anstream::println!(
+            "## saturation, {} subscribers, {} changes a block, {} a commit, all counted",
+            args.crowd,
+            args.burst,
+            args.together
+        );
+        let rows: Vec<Vec<String>> = sides
+            .iter()
+            .zip(&found)
+            .map(|(side, blocks)| {
+                let bytes = Spread::of(blocks.iter().map(|block| block.bytes / block.deliveries));
+                let [server, writer, crowd] = [0, 1, 2].map(|i| share(blocks, |block| block.others[i]));
+                let rate = Spread::of(blocks.iter().map(Block::million)).show(2);
+                let own = share(blocks, |block| block.cpu);
+                vec![side.name.clone(), rate, us(blocks, 3), format!("{:.0}", bytes.median), own, server, writer, crowd]
+            })
+            .collect();
+        table(
+            &[
+                "",
+                "million deliveries/s",
+                "us per delivery",
+                "bytes each",
+                "cores: sender",
+                "database",
+                "writer",
+                "crowd",
+            ],
+            &rows,
+        );
+        for (side, blocks) in sides.iter().zip(&found).filter(|(side, _)| side.is_ours()) {
+            let rate = Spread::of(blocks.iter().map(Block::million));
+            verdict(&format!("P3 {}: >= 1.6 million deliveries/s", side.name), rate.median >= 1.6, &rate.show(2));
+        }
+        beside(&sides, &found, "deliveries/s", Block::million);
+        beside(&sides, &found, "us per delivery", |block| 1.0 / block.each());
+        Ok(())
+    }
 
-fn float(value: &Value) -> f64 {
-    value.as_f64().unwrap_or(f64::NAN)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "microseconds of a run")]
-fn block(answer: &Value, began: i64, cpu: f64) -> Block {
-    let ended = answer["at"].as_i64().unwrap_or_default();
-    Block {
-        cpu,
-        seconds: (ended - began) as f64 / 1e6,
-        deliveries: float(&answer["deliveries"]),
-        bytes: float(&answer["bytes"]),
+    async fn latency(&self) -> Outcome {
+        let args = &self.args;
+        let mut sides = Vec::new();
+        for (transport, frame) in &self.wordings {
+            sides.push(self.ours(*transport, args.crowd).await?);
+            sides.push(self.listening(*transport, frame).await?);
+        }
+        sides.extend(self.controls().await?);
+        let found = self.paced(&mut sides, args.load).await?;
+        anstream::println!("\n## {} commits/s to {} subscribers, ms from commit", args.load, args.crowd);
+        lateness(&sides, &found);
+        for (side, blocks) in sides.iter().zip(&found).filter(|(side, _)| side.is_ours()) {
+            let p99 = Spread::of(blocks.iter().map(|block| block.late[2]));
+            verdict(&format!("P2 {}: p99 <= 25 ms", side.name), p99.median <= 25.0, &p99.show(1));
+        }
+        for (what, i) in [("p50", 0), ("p99", 2), ("most", 3)] {
+            beside(&sides, &found, what, |block| 1.0 / block.late[i]);
+        }
+        Ok(())
     }
 }
 
-fn begin(side: &mut Side, base: i64, changes: i64, timed: bool) -> Outcome {
-    side.crowd.ask(&json!({ "do": "begin", "base": base, "changes": changes, "timed": timed }))?;
-    Ok(())
+fn us(blocks: &Blocks, digits: usize) -> String {
+    Spread::of(blocks.iter().map(Block::each)).show(digits)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nanoseconds of a run")]
-fn spent(pid: u32, before: u64) -> f64 {
-    cpu::nanos(pid).saturating_sub(before) as f64 / 1e9
+/// Of neighbouring blocks.
+fn ratio(one: &Blocks, other: &Blocks, value: impl Fn(&Block) -> f64) -> Spread {
+    Spread::of(one.iter().zip(other).map(|(one, other)| value(one) / value(other)))
 }
 
-/// A block of the floor: `together` changes in one write, `pause_us` apart.
-fn floor_block(
-    floor: &mut Part,
-    side: &mut Side,
-    frame: &str,
-    changes: i64,
-    together: i64,
-    pause_us: i64,
-) -> Outcome<Block> {
-    begin(side, 0, changes, false)?;
-    let before = cpu::nanos(side.pid);
-    let sent = floor.ask(&json!({ "do": "send", "frame": frame, "base": 0, "changes": changes, "together": together, "pause_us": pause_us }))?;
-    let answer = side.crowd.ask(&json!({ "do": "wait" }))?;
-    Ok(block(&answer, sent["began"].as_i64().unwrap_or_default(), spent(side.pid, before)))
+/// Cores that were kept busy.
+fn share(blocks: &Blocks, seconds: impl Fn(&Block) -> f64) -> String {
+    format!("{:.2}", Spread::of(blocks.iter().map(|block| seconds(block) / block.seconds)).median)
+}
+
+/// How late, what it cost, and who kept the cores busy.
+fn lateness(sides: &[Side], found: &[Blocks]) {
+    let rows: Vec<Vec<String>> = sides
+        .iter()
+        .zip(found)
+        .map(|(side, blocks)| {
+            let mut row = vec![side.name.clone()];
+            row.extend((0..4).map(|i| Spread::of(blocks.iter().map(|block| block.late[i])).show(1)));
+            row.push(us(blocks, 2));
+            row.push(format!("{:.0}", Spread::of(blocks.iter().map(|block| block.bytes / block.deliveries)).median));
+            row.push(format!("{:.0}", Spread::of(blocks.iter().map(|block| block.rate)).median));
+            row.push(share(blocks, |block| block.cpu));
+            row.extend((0..3).map(|i| share(blocks, |block| block.others[i])));
+            row
+        })
+        .collect();
+    let heads = [
+        "",
+        "p50",
+        "p90",
+        "p99",
+        "max",
+        "us per delivery",
+        "bytes each",
+        "commits/s",
+        "cores: sender",
+        "database",
+        "writer",
+        "crowd",
+    ];
+    table(&heads, &rows);
+}
+
+/// Ours beside the control that does best: how many times better, and no more said than that.
+fn beside(sides: &[Side], found: &[Blocks], what: &str, value: impl Fn(&Block) -> f64) {
+    for (ours, blocks) in sides.iter().zip(found).filter(|(side, _)| side.is_ours()) {
+        let controls = sides.iter().zip(found).filter(|(side, _)| side.is_control());
+        let times = controls.map(|(control, others)| (ratio(blocks, others, &value), &control.name));
+        let Some((times, control)) = times.min_by(|a, b| a.0.median.total_cmp(&b.0.median)) else { return };
+        let lead = if blocks.len() >= LEAD_ROUNDS && times.min >= LEAD { "a lead" } else { "no lead is claimed" };
+        anstream::println!("       {what}: {} is {}x as good as {control}: {lead}", ours.name, times.show(2));
+    }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn measure(args: Args) -> Outcome {
-    let server = Server::start(Flush::Free).await?;
-    let sql = server.database("bench", true).await?;
-    sql.batch_execute("create table item (id bigint primary key, n bigint not null default 0, pad text not null)")
-        .await?;
-    sql.batch_execute(&format!(
-        "insert into item select i, 0, repeat('x', 40) from generate_series(0, {}) as i",
-        ROWS - 1
-    ))
-    .await?;
-    sql.batch_execute("select rowcast.watch('item', public => true, snapshot_every => '0')").await?;
-    sql.batch_execute("vacuum analyze item").await?;
-    let gateway = Gateway::start(&args.gateway, &server.pg.url("bench"), &[("ROWCAST_WORKERS", "2")])?;
-    gateway.ready().await?;
-    let writer = Writer::new(&server).await?;
-    let mut n = 1_000_000;
-    let event = frame(&gateway, &writer, n).await?;
-    anstream::println!("one change: {} bytes\n", event.len() + 6);
-    let mut rows = Vec::new();
-    for &count in &args.subscribers {
-        let changes = i64::from(args.rate * args.seconds);
-        let mut floor = Part::start(sender::ROLE)?;
-        let at = floor.ask(&json!({ "do": "where" }))?["at"].as_str().unwrap_or_default().to_owned();
-        let mut bare = Side { crowd: crowd_of(count, &at, "/")?, pid: floor.pid() };
-        let mut ours = Side { crowd: crowd_of(count, &gateway.address.to_string(), PATH)?, pid: gateway.pid() };
-        let (mut bares, mut oursies, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..args.rounds {
-            let one = floor_block(&mut floor, &mut bare, &event, changes, 1, 1_000_000 / i64::from(args.rate))?;
-            begin(&mut ours, n, changes, false)?;
-            let before = cpu::nanos(ours.pid);
-            writer.paced(n, changes, args.rate).await?;
-            n += changes;
-            let two = block(&ours.crowd.ask(&json!({ "do": "wait" }))?, 0, spent(ours.pid, before));
-            let each = |block: &Block| block.cpu * 1e6 / block.deliveries;
-            ratios.push(each(&two) / each(&one));
-            bares.push(each(&one));
-            oursies.push(each(&two));
-        }
-        let (bares, oursies, ratios) = (Spread::of(bares), Spread::of(oursies), Spread::of(ratios));
-        rows.push(vec![count.to_string(), oursies.show(2), bares.show(2), ratios.show(2)]);
-        if count == 1000 {
-            verdict("P3 CPU per delivery <= 1.5x the floor", ratios.median <= 1.5, &ratios.show(2));
+    let most = args.subscribers.iter().copied().max().unwrap_or(0).max(args.crowd);
+    raise_files(u64::from(most) * 2 * args.transport.len() as u64 + 1000);
+    let bench = Bench::new(args).await?;
+    for part in &bench.args.parts {
+        match part {
+            Measured::Cost => bench.cost().await?,
+            Measured::Saturation => bench.saturation().await?,
+            Measured::Latency => bench.latency().await?,
         }
     }
-    anstream::println!("\n## {} updates/s, us of processor time per delivery", args.rate);
-    table(&["subscribers", "rowcast", "floor", "ratio"], &rows);
-    saturation(&args, &gateway, &writer, &event, &mut n).await?;
-    latency(&args, &gateway, &writer, &mut n).await
-}
-
-async fn saturation(args: &Args, gateway: &Gateway, writer: &Writer, event: &str, n: &mut i64) -> Outcome {
-    let mut floor = Part::start(sender::ROLE)?;
-    let at = floor.ask(&json!({ "do": "where" }))?["at"].as_str().unwrap_or_default().to_owned();
-    let mut bare = Side { crowd: crowd_of(args.crowd, &at, "/")?, pid: floor.pid() };
-    let mut ours = Side { crowd: crowd_of(args.crowd, &gateway.address.to_string(), PATH)?, pid: gateway.pid() };
-    let mut found: Vec<[Block; 3]> = Vec::new();
-    for _ in 0..args.rounds {
-        let passes = floor_block(&mut floor, &mut bare, event, args.burst, 100, 5000)?;
-        let single = floor_block(&mut floor, &mut bare, event, args.burst / 10, 1, 0)?;
-        begin(&mut ours, *n, args.burst, false)?;
-        let (before, began) = (cpu::nanos(ours.pid), micros());
-        let end = *n + args.burst;
-        let mut from = *n + 1;
-        while from <= end {
-            let to = (from + 99).min(end);
-            writer.sql.execute(&writer.many, &[&from, &to]).await?;
-            from = to + 1;
-        }
-        *n = end;
-        let answer = ours.crowd.ask(&json!({ "do": "wait" }))?;
-        found.push([block(&answer, began, spent(ours.pid, before)), passes, single]);
-    }
-    anstream::println!("## saturation, {} subscribers, {} changes a block, all counted", args.crowd, args.burst);
-    let names =
-        ["rowcast, 100 changes a commit", "floor, 100 changes a write, 5 ms apart", "floor, a write per change"];
-    let rates: Vec<Spread> =
-        (0..3).map(|i| Spread::of(found.iter().map(|f| f[i].deliveries / f[i].seconds / 1e6))).collect();
-    let rows: Vec<Vec<String>> = names
-        .iter()
-        .enumerate()
-        .map(|(i, name)| {
-            let each = Spread::of(found.iter().map(|f| f[i].cpu * 1e6 / f[i].deliveries));
-            let bytes = Spread::of(found.iter().map(|f| f[i].bytes / f[i].deliveries));
-            vec![(*name).to_owned(), rates[i].show(2), each.show(3), format!("{:.0}", bytes.median)]
-        })
-        .collect();
-    table(&["", "million deliveries/s", "us per delivery", "bytes per delivery"], &rows);
-    verdict("P3 saturation >= 1.6 million deliveries/s", rates[0].median >= 1.6, &rates[0].show(2));
-    Ok(())
-}
-
-async fn latency(args: &Args, gateway: &Gateway, writer: &Writer, n: &mut i64) -> Outcome {
-    let mut ours = Side { crowd: crowd_of(args.crowd, &gateway.address.to_string(), PATH)?, pid: gateway.pid() };
-    let (mut rows, mut worst) = (Vec::new(), Vec::new());
-    for _ in 0..args.rounds {
-        let changes = i64::from(args.load * args.seconds);
-        begin(&mut ours, *n, changes, true)?;
-        let before = cpu::nanos(ours.pid);
-        let commits = writer.paced(*n, changes, args.load).await?;
-        *n += changes;
-        let answer = ours.crowd.ask(&json!({ "do": "wait" }))?;
-        let us = spent(ours.pid, before) * 1e6 / float(&answer["deliveries"]);
-        let times = ours.crowd.ask(&json!({ "do": "times", "commits": commits }))?;
-        let ms = |name: &str| format!("{:.1}", float(&times[name]));
-        rows.push(vec![times["samples"].to_string(), ms("p50"), ms("p99"), ms("max"), format!("{us:.2}")]);
-        worst.push(float(&times["p99"]));
-    }
-    anstream::println!("\n## {} commits/s to {} subscribers, ms from commit to client", args.load, args.crowd);
-    table(&["samples", "p50", "p99", "max", "us per delivery"], &rows);
-    let worst = Spread::of(worst);
-    verdict("P2 p99 <= 25 ms", worst.median <= 25.0, &worst.show(1));
     Ok(())
 }
 

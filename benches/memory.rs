@@ -5,24 +5,26 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use actix_web::body::{BodyStream, MessageBody};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_ws::Message;
 use clap::Parser;
 use futures_util::{StreamExt, stream};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use support::Outcome;
 use support::cpu::megabytes;
 use support::gateway::Gateway;
-use support::members::{Kind, ask, raise_files};
+use support::members::{Member, ask, connect, raise_files, until};
 use support::report::{table, verdict};
 use support::server::{Flush, Server};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
-use tokio_util::codec::Decoder;
+use support::transport::Transport;
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
 
 /// Memory per idle subscriber, beside a bare actix server of streams, and per subscriber that does not read.
 #[derive(Parser)]
@@ -34,9 +36,9 @@ struct Args {
     /// Subscribers that do not read
     #[arg(long, default_value_t = 1000)]
     stalled: usize,
-    /// Transport
-    #[arg(long, value_enum, default_value = "sse")]
-    kind: Kind,
+    /// Ways to be told, in turn
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sse,ws")]
+    transport: Vec<Transport>,
     /// The gateway to measure
     #[arg(long, default_value = env!("CARGO_BIN_EXE_rowcast"))]
     gateway: PathBuf,
@@ -48,36 +50,42 @@ struct Args {
     bench: bool,
 }
 
-/// What an idle WebSocket is to the bare server: it reads frames, told one, and then silence.
-async fn bare_socket(request: HttpRequest, mut payload: web::Payload) -> Result<HttpResponse, actix_web::Error> {
-    let first = web::Bytes::from_static(b"\x81\x0c\"more\":false");
-    let first = stream::iter([Ok::<_, std::convert::Infallible>(first)]);
-    let mut codec = actix_http::ws::Codec::new();
-    let mut held = web::BytesMut::new();
-    let reading = stream::poll_fn(move |cx| {
-        while let std::task::Poll::Ready(next) = payload.poll_next_unpin(cx) {
-            let Some(Ok(bytes)) = next else { return std::task::Poll::Ready(None) };
-            held.extend_from_slice(&bytes);
-            while let Ok(Some(_)) = codec.decode(&mut held) {}
-        }
-        std::task::Poll::Pending
-    });
-    let body = BodyStream::new(first.chain(reading));
-    let mut answer = actix_http::ws::handshake(request.head()).map_err(actix_web::error::ErrorBadRequest)?;
-    Ok(answer.message_body(body.boxed())?.into())
-}
+/// What every subscriber of the bare server is told, once: to the clients it is a snapshot.
+const FIRST: &str = "{\"type\":\"snapshot\"}";
 
 /// What an idle stream is to the bare server: one event, and then silence.
+async fn bare_stream() -> HttpResponse {
+    let first = web::Bytes::from(format!("data: {FIRST}\n\n"));
+    let body = stream::iter([Ok::<_, std::convert::Infallible>(first)]).chain(stream::pending());
+    HttpResponse::Ok().content_type("text/event-stream").streaming(body)
+}
+
+/// An idle WebSocket as the documentation of `actix-ws` has it: one message, and then a task that answers pings.
+async fn bare_socket(request: HttpRequest, body: web::Payload) -> Result<HttpResponse, actix_web::Error> {
+    let (response, mut session, mut messages) = actix_ws::handle_with_protocols(&request, body, &["rowcast.v1"])?;
+    actix_web::rt::spawn(async move {
+        if session.text(FIRST).await.is_err() {
+            return;
+        }
+        while let Some(Ok(message)) = messages.next().await {
+            if let Message::Ping(payload) = message
+                && session.pong(&payload).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    Ok(response)
+}
+
+/// Is the bare server.
 fn bare() -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async move {
         let server = HttpServer::new(|| {
-            App::new().route("/v1/ws", web::get().to(bare_socket)).default_service(web::to(|| async {
-                let first = stream::iter([Ok::<_, std::convert::Infallible>(web::Bytes::from_static(b"data: 1\n\n"))]);
-                HttpResponse::Ok().content_type("text/event-stream").streaming(first.chain(stream::pending()))
-            }))
+            App::new().route("/v1/ws", web::get().to(bare_socket)).default_service(web::to(bare_stream))
         });
         let server = server.h1_allow_half_closed(false).tcp_nodelay(true).workers(2).listen(listener)?;
         anstream::println!("{address}");
@@ -106,36 +114,44 @@ impl Drop for Bare {
     }
 }
 
-/// Opens so many and reads of each what it begins with.
-async fn open(kind: Kind, to: SocketAddr, count: usize) -> Outcome<Vec<TcpStream>> {
-    let mut sockets = Vec::with_capacity(count);
+/// So many, each having what it begins with, and each reading on: pings are answered. Ends with the value.
+async fn open(transport: Transport, to: SocketAddr, table: Option<&str>, count: usize) -> Outcome<JoinSet<()>> {
+    let mut all = JoinSet::new();
+    let mut members = Vec::new();
     for i in 0..count {
-        let mut socket = ask(kind, i, to, "table=item", None, true).await?;
-        let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
-        let mark = kind.mark();
-        while !head.windows(mark.len()).any(|part| part == mark) {
-            let read = socket.read(&mut buffer).await?;
-            if read == 0 {
-                return Err(format!("the {i}th ended with {}", String::from_utf8_lossy(&head)).into());
+        let socket = match table {
+            Some(table) => ask(transport, i, to, table, None, true).await?,
+            None => {
+                let mut socket = connect(i, to, true).await?;
+                transport.open(&mut socket).await?;
+                socket
             }
-            head.extend_from_slice(&buffer[..read]);
+        };
+        let member = Arc::new(Member::default());
+        members.push(member.clone());
+        all.spawn(async move { member.follow(transport, socket).await });
+        if i % 100 == 99 || i + 1 == count {
+            let stand = || members.iter().all(|member| member.ready.load(Ordering::Relaxed));
+            until("they have what they begin with", stand).await?;
+            members.clear();
         }
-        sockets.push(socket);
     }
-    Ok(sockets)
+    Ok(all)
 }
 
 /// Kilobytes per subscriber of a server that is warm, with so many.
-async fn idle(kind: Kind, pid: u32, address: SocketAddr, count: usize) -> Outcome<f64> {
+async fn idle(transport: Transport, pid: u32, address: SocketAddr, table: Option<&str>, count: usize) -> Outcome<f64> {
     // what the first ones make it set up is nobody's
-    drop(open(kind, address, 20).await?);
+    drop(open(transport, address, table, 20).await?);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = megabytes(pid);
-    let sockets = open(kind, address, count).await?;
+    let mut all = open(transport, address, table, count).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let each = (megabytes(pid) - before) * 1024.0 / count as f64;
-    drop(sockets);
-    Ok(each)
+    match all.try_join_next() {
+        None => Ok(each),
+        Some(_) => Err(format!("some of {count} idle subscribers ended").into()),
+    }
 }
 
 /// Memory of all TCP sockets of the machine in the kernel, in kilobytes.
@@ -165,59 +181,91 @@ async fn main() -> Outcome {
     .await?;
     let url = server.pg.url("bench");
     let mut rows = Vec::new();
-    let mut worst: f64 = 0.0;
+    let mut worst = vec![0.0_f64; args.transport.len()];
     for count in args.idle {
         if files < count as u64 * 2 + 500 {
             return Err(format!("{count} subscribers need more open files than {files}: `ulimit -n`").into());
         }
-        let reference = Bare::start()?;
-        let floor = idle(args.kind, reference.child.id(), reference.address, count).await?;
-        drop(reference);
-        let gateway = Gateway::start(&args.gateway, &url, &[])?;
-        gateway.ready().await?;
-        let ours = idle(args.kind, gateway.pid(), gateway.address, count).await?;
-        worst = worst.max(ours);
-        rows.push(vec![count.to_string(), format!("{ours:.1}"), format!("{floor:.1}"), format!("{:.2}", ours / floor)]);
+        for (transport, worst) in args.transport.iter().zip(&mut worst) {
+            let reference = Bare::start()?;
+            let floor = idle(*transport, reference.child.id(), reference.address, None, count).await?;
+            drop(reference);
+            let gateway = Gateway::start(&args.gateway, &url, &[])?;
+            gateway.ready().await?;
+            let ours = idle(*transport, gateway.pid(), gateway.address, Some("item"), count).await?;
+            *worst = worst.max(ours);
+            let ratio = format!("{:.2}", ours / floor);
+            rows.push(vec![
+                count.to_string(),
+                transport.to_string(),
+                format!("{ours:.1}"),
+                format!("{floor:.1}"),
+                ratio,
+            ]);
+        }
     }
-    table(&["idle subscribers", "rowcast kB each", "bare actix kB each", "ratio"], &rows);
-    let most = if args.kind == Kind::Ws { 20.0 } else { 16.0 };
-    verdict(&format!("P4: an idle subscriber <= {most} kB"), worst <= most, &format!("{worst:.1} kB"));
+    table(&["idle subscribers", "transport", "rowcast kB each", "bare actix kB each", "ratio"], &rows);
+    for (transport, worst) in args.transport.iter().zip(worst) {
+        let most = match transport {
+            Transport::Sse => 16.0,
+            Transport::Ws => 20.0,
+        };
+        verdict(&format!("P4 {transport}: an idle subscriber <= {most} kB"), worst <= most, &format!("{worst:.1} kB"));
+    }
 
-    let gateway = Gateway::start(&args.gateway, &url, &[])?;
+    let mut rows = Vec::new();
+    for &transport in &args.transport {
+        let (process, kernel, gone) = stalled(&args.gateway, &url, &sql, transport, args.stalled).await?;
+        rows.push(vec![
+            args.stalled.to_string(),
+            transport.to_string(),
+            format!("{process:.1}"),
+            format!("{kernel:.1}"),
+            format!("{:.1}", gone.as_secs_f64()),
+        ]);
+        let all = process + kernel;
+        let target = format!("P4 {transport}: a stalled subscriber <= 256 kB with the kernel's buffers");
+        verdict(&target, all <= 256.0, &format!("{all:.1} kB"));
+    }
+    anstream::println!();
+    table(
+        &["stalled subscribers", "transport", "process kB each", "kernel kB each, both ends", "all gone after s"],
+        &rows,
+    );
+    Ok(())
+}
+
+/// Of so many that read nothing while rows are written: the most kilobytes of each, in the process and in the kernel, and
+/// after how long the last was closed.
+async fn stalled(
+    program: &Path,
+    url: &str,
+    sql: &Client,
+    transport: Transport,
+    count: usize,
+) -> Outcome<(f64, f64, Duration)> {
+    let gateway = Gateway::start(program, url, &[])?;
     gateway.ready().await?;
-    drop(open(args.kind, gateway.address, 20).await?);
+    drop(open(transport, gateway.address, Some("item"), 20).await?);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (before, kernel_before) = (megabytes(gateway.pid()), kernel());
-    let mut stalled = Vec::new();
-    for i in 0..args.stalled {
-        stalled.push(ask(args.kind, i, gateway.address, "table=large", None, false).await?);
+    let mut silent = Vec::new();
+    for i in 0..count {
+        silent.push(ask(transport, i, gateway.address, "large", None, false).await?);
     }
-    gateway.until("followed by all", |ready| ready["subscriptions"] == args.stalled).await?;
+    gateway.until("followed by all", |ready| ready["subscriptions"] == count).await?;
     let (mut most, mut in_kernel, began) = (0.0_f64, 0.0_f64, Instant::now());
-    let gone = loop {
+    loop {
         sql.batch_execute("update large set n = n + 1").await?;
         tokio::time::sleep(Duration::from_millis(50)).await;
         most = most.max(megabytes(gateway.pid()) - before);
         in_kernel = in_kernel.max(kernel() - kernel_before);
-        let left = gateway.readyz().await.map_or(0, |ready| ready["subscriptions"].as_u64().unwrap_or(0));
-        if left == 0 {
-            break began.elapsed();
+        let left = gateway.readyz().await.map(|ready| ready["subscriptions"].clone());
+        if left.as_ref().is_some_and(|left| *left == 0) {
+            return Ok((most * 1024.0 / count as f64, in_kernel / count as f64, began.elapsed()));
         }
         if began.elapsed() > Duration::from_secs(60) {
-            return Err(format!("{left} of those that do not read are still there").into());
+            return Err(format!("{left:?} of those that do not read are still there").into());
         }
-    };
-    let (process, kernel) = (most * 1024.0 / args.stalled as f64, in_kernel / args.stalled as f64);
-    table(
-        &["stalled subscribers", "process kB each", "kernel kB each, both ends", "all gone after s"],
-        &[vec![
-            args.stalled.to_string(),
-            format!("{process:.1}"),
-            format!("{kernel:.1}"),
-            format!("{:.1}", gone.as_secs_f64()),
-        ]],
-    );
-    let all = process + kernel;
-    verdict("P4: a stalled subscriber <= 256 kB with the kernel's buffers", all <= 256.0, &format!("{all:.1} kB"));
-    Ok(())
+    }
 }

@@ -52,7 +52,7 @@
 //! old is answered with `reset` and a snapshot. A subscriber that fell off its ring is brought forward in the same way.
 //!
 //! *A client talks over a WebSocket.* The service of `/v1/ws` stays pending for as long as the connection lives, without the
-//! request it came with: what comes passes a guard that looks at the head of each frame, then the framework's codec; what leaves
+//! request it came with: what comes passes a guard that looks at the head of each frame, then the framework's reader; what leaves
 //! goes straight to the socket. Its [`session::Session`] is a lasting one: subscriptions are added and removed while it runs. With
 //! one that is live the client rides like everybody else, and gets off when there is something else to say.
 //!

@@ -4,114 +4,21 @@
 
 use super::Outcome;
 use super::server::spawn;
+use super::transport::Transport;
+use super::ws::{self, Frame};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// How subscribers ask. Another transport is another variant: its request, and how a position stands in its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
-    /// `GET /v1/stream`.
-    Sse,
-    /// `GET /v1/ws`.
-    Ws,
-}
-
-/// A text message as a client sends it. A mask of zeros is one.
-fn frame(json: &str) -> Vec<u8> {
-    let length = u8::try_from(json.len()).ok().filter(|length| *length < 126);
-    let head = match length {
-        Some(length) => vec![0x81, 0x80 | length],
-        None => [&[0x81, 0xfe][..], &u16::try_from(json.len()).unwrap_or(u16::MAX).to_be_bytes()].concat(),
-    };
-    [&head[..], &[0; 4], json.as_bytes()].concat()
-}
-
 /// What stands before the number by which a change is known.
 const MARK: &[u8] = b"\"n\":";
 
-/// What a snapshot begins with.
-const SNAPSHOT: &[u8] = b"{\"type\":\"snapshot\"";
-
 /// Bytes that the kernel keeps for one that does not read.
 const SMALL: u32 = 4096;
-
-impl Kind {
-    fn request(self, to: SocketAddr, query: &str, from: Option<&str>) -> Vec<u8> {
-        match self {
-            Kind::Sse => {
-                let last = from.map(|from| format!("last-event-id: {from}\r\n")).unwrap_or_default();
-                format!("GET /v1/stream?{query} HTTP/1.1\r\nhost: {to}\r\naccept: text/event-stream\r\n{last}\r\n")
-                    .into()
-            }
-            // all at once, which the answer to the handshake is not waited for
-            Kind::Ws => {
-                let handshake = format!(
-                    "GET /v1/ws HTTP/1.1\r\nhost: {to}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-                );
-                let table = query.trim_start_matches("table=");
-                let subscribe = serde_json::json!({ "type": "subscribe", "sub": "1", "table": table, "since": from });
-                [handshake.into(), frame("{\"type\":\"init\"}"), frame(&subscribe.to_string())].concat()
-            }
-        }
-    }
-
-    /// What stands in the beginning of what a subscriber asked for.
-    pub(crate) fn mark(self) -> &'static [u8] {
-        match self {
-            Kind::Sse => b"data: ",
-            Kind::Ws => b"\"more\":false",
-        }
-    }
-
-    /// The position that a line gives, if it gives one.
-    fn position(self, line: &[u8]) -> Option<&str> {
-        match self {
-            Kind::Sse => std::str::from_utf8(line.strip_prefix(b"id: ")?).ok().filter(|id| !id.ends_with('~')),
-            Kind::Ws => {
-                let name = b"\"position\":\"";
-                let rest = &line[line.windows(name.len()).position(|part| part == name)? + name.len()..];
-                std::str::from_utf8(&rest[..rest.iter().position(|b| *b == b'"')?]).ok()
-            }
-        }
-    }
-
-    /// The whole lines, or frames, that these bytes begin with.
-    fn whole(self, held: &[u8]) -> Vec<&[u8]> {
-        match self {
-            Kind::Sse => {
-                let end = held.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-                held[..end].split_inclusive(|b| *b == b'\n').collect()
-            }
-            Kind::Ws => {
-                let (mut frames, mut at) = (Vec::new(), 0);
-                while let Some(frame) = framed(&held[at..]) {
-                    at += frame.len();
-                    frames.push(frame);
-                }
-                frames
-            }
-        }
-    }
-}
-
-/// The frame, or the head of an answer, that these bytes begin with, if it is whole.
-fn framed(bytes: &[u8]) -> Option<&[u8]> {
-    if bytes.first()? == &b'H' {
-        return bytes.windows(4).position(|part| part == b"\r\n\r\n").map(|end| &bytes[..end + 4]);
-    }
-    let (head, length) = match bytes.get(1)? {
-        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
-        length => (2, usize::from(*length)),
-    };
-    bytes.get(..head + length)
-}
 
 /// Raises what this process, and those it starts, may open, as far as it can.
 pub(crate) fn raise_files(wanted: u64) -> u64 {
@@ -125,11 +32,20 @@ pub(crate) fn raise_files(wanted: u64) -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Numbers above zero, of changes. A whole message is added at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    least: i64,
+    most: i64,
+    count: i64,
+    sum: i64,
+}
+
 /// One of a crowd.
 #[derive(Default)]
 pub(crate) struct Member {
-    /// The newest number that came.
-    pub(crate) newest: AtomicI64,
+    /// The numbers of the changes that came.
+    seen: Mutex<Seen>,
     /// Has the first snapshot come?
     pub(crate) ready: AtomicBool,
     /// When each number came, if that is kept.
@@ -146,83 +62,163 @@ impl Member {
         Member { times: Some(Mutex::default()), ..Member::default() }
     }
 
+    /// The newest number that came.
+    pub(crate) fn newest(&self) -> i64 {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).most
+    }
+
+    /// Did every change come from the first to the newest, and each once?
+    pub(crate) fn gapless(&self) -> Outcome {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, sum) = (seen.most - seen.least + 1, (seen.least + seen.most) * (seen.most - seen.least + 1) / 2);
+        if seen.count > 0 && (seen.count, seen.sum) != (count, sum) {
+            return Err(format!("changes are missing or came twice: {seen:?}").into());
+        }
+        Ok(())
+    }
+
+    /// How many changes came, from which number on.
+    pub(crate) fn changes(&self) -> (i64, i64) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen.count, seen.least)
+    }
+
     pub(crate) fn position(&self) -> String {
         self.position.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn take(&self, kind: Kind, bytes: &[u8]) {
+    /// Takes what came; returns what is to be sent back.
+    fn take(&self, transport: Transport, bytes: &[u8]) -> Outcome<Vec<u8>> {
         let now = Instant::now();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.extend_from_slice(bytes);
-        let whole = kind.whole(&held);
-        for line in &whole {
-            if let Some(position) = kind.position(line.trim_ascii_end()) {
-                position.clone_into(&mut self.position.lock().unwrap_or_else(PoisonError::into_inner));
-            }
-            if line.windows(SNAPSHOT.len()).any(|part| part == SNAPSHOT) {
-                self.ready.store(true, Ordering::Relaxed);
-            } else if let Some(n) = number(line) {
-                self.newest.fetch_max(n, Ordering::Relaxed);
-                if let Some(times) = &self.times {
-                    times.lock().unwrap_or_else(PoisonError::into_inner).push((n, now));
+        let mut back = Vec::new();
+        match transport {
+            Transport::Sse => {
+                // an `id` counts when its event is whole
+                let Some(end) = held.windows(2).rposition(|part| part == b"\n\n") else { return Ok(back) };
+                for line in held[..end].split(|b| *b == b'\n') {
+                    if let Some(id) = line.strip_prefix(b"id: ") {
+                        self.stands_at(id);
+                    } else if let Some(data) = line.strip_prefix(b"data: ") {
+                        self.message(data, now);
+                    }
                 }
+                held.drain(..end + 2);
+            }
+            Transport::Ws => {
+                let mut done = 0;
+                while let Some((frame, length)) = ws::next(&held[done..])? {
+                    match frame {
+                        Frame::Text(data) => {
+                            self.message(data, now);
+                            if let Some(position) = position(data) {
+                                self.stands_at(position);
+                            }
+                        }
+                        Frame::Ping(pong) => back.extend(pong),
+                        Frame::Close(why) => return Err(format!("closed with {why}").into()),
+                    }
+                    done += length;
+                }
+                held.drain(..done);
             }
         }
-        let end: usize = whole.iter().map(|line| line.len()).sum();
-        held.drain(..end);
+        Ok(back)
+    }
+
+    fn message(&self, data: &[u8], now: Instant) {
+        if data.starts_with(b"{\"type\":\"snapshot\"") {
+            return self.ready.store(true, Ordering::Relaxed);
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for n in numbers(data) {
+            seen.least = if seen.count == 0 { n } else { seen.least.min(n) };
+            seen.most = seen.most.max(n);
+            seen.count += 1;
+            seen.sum += n;
+            if let Some(times) = &self.times {
+                times.lock().unwrap_or_else(PoisonError::into_inner).push((n, now));
+            }
+        }
+    }
+
+    /// An `id` that ends with `~` belongs to a reset or to a part of a snapshot: whoever comes back with it begins anew.
+    fn stands_at(&self, position: &[u8]) {
+        if let Some(position) = std::str::from_utf8(position).ok().filter(|position| !position.ends_with('~')) {
+            position.clone_into(&mut self.position.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// Reads to the end of the connection.
-    pub(crate) async fn follow(&self, kind: Kind, mut socket: TcpStream) {
+    pub(crate) async fn follow(&self, transport: Transport, mut socket: TcpStream) {
         let mut buffer = vec![0; 4096];
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         while let Ok(read @ 1..) = socket.read(&mut buffer).await {
-            self.take(kind, &buffer[..read]);
+            match self.take(transport, &buffer[..read]) {
+                Ok(back) if back.is_empty() => {}
+                Ok(back) => _ = socket.write_all(&back).await,
+                Err(_) => return,
+            }
         }
     }
 }
 
-/// The last marked number of a line.
-fn number(line: &[u8]) -> Option<i64> {
-    let at = line.windows(MARK.len()).rposition(|part| part == MARK)?;
-    let digits = &line[at + MARK.len()..];
-    let len = digits.iter().position(|b| !b.is_ascii_digit())?;
-    std::str::from_utf8(&digits[..len]).ok()?.parse().ok()
+/// The position of a message that completes one: as `id:` of an event.
+fn position(data: &[u8]) -> Option<&[u8]> {
+    const NAME: &[u8] = b"\"position\":\"";
+    let cursor =
+        data.windows(NAME.len()).position(|part| part == NAME).filter(|_| !data.ends_with(b"\"more\":true}"))?;
+    data[cursor + NAME.len()..].split(|b| *b == b'"').next()
 }
 
-/// Connects from the `i`-th address of the loopback network, so that ports do not run out, and asks.
-pub(crate) async fn ask(
-    kind: Kind,
-    i: usize,
-    to: SocketAddr,
-    query: &str,
-    from: Option<&str>,
-    reads: bool,
-) -> std::io::Result<TcpStream> {
+/// The marked numbers above zero in a message.
+fn numbers(data: &[u8]) -> impl Iterator<Item = i64> + '_ {
+    memchr::memmem::find_iter(data, MARK).filter_map(|at| {
+        let digits = &data[at + MARK.len()..];
+        let len = digits.iter().position(|b| !b.is_ascii_digit())?;
+        std::str::from_utf8(&digits[..len]).ok()?.parse().ok().filter(|n| *n > 0)
+    })
+}
+
+/// Connects from the `i`-th address of the loopback network, so that ports do not run out.
+pub(crate) async fn connect(i: usize, to: SocketAddr, reads: bool) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     let host = u8::try_from(2 + i / 5000).unwrap_or(u8::MAX);
     socket.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), 0))?;
     if !reads {
         socket.set_recv_buffer_size(SMALL)?;
     }
-    let mut socket = socket.connect(to).await?;
-    socket.write_all(&kind.request(to, query, from)).await?;
+    socket.connect(to).await
+}
+
+/// Connects likewise, and asks for a table.
+pub(crate) async fn ask(
+    transport: Transport,
+    i: usize,
+    to: SocketAddr,
+    table: &str,
+    from: Option<&str>,
+    reads: bool,
+) -> Outcome<TcpStream> {
+    let mut socket = connect(i, to, reads).await?;
+    transport.subscribe(&mut socket, table, from).await?;
     Ok(socket)
 }
 
 /// So many subscribers that read, each ready.
 pub(crate) async fn readers(
-    kind: Kind,
+    transport: Transport,
     to: SocketAddr,
-    query: &str,
+    table: &str,
     members: impl IntoIterator<Item = Member>,
 ) -> Outcome<Vec<Arc<Member>>> {
     let mut all = Vec::new();
     for (i, member) in members.into_iter().enumerate() {
-        let socket = ask(kind, i, to, query, None, true).await?;
+        let socket = ask(transport, i, to, table, None, true).await?;
         let member = Arc::new(member);
         let reading = member.clone();
-        spawn(async move { reading.follow(kind, socket).await });
+        spawn(async move { reading.follow(transport, socket).await });
         all.push(member);
     }
     until("every subscriber is ready", || all.iter().all(|member| member.ready.load(Ordering::Relaxed))).await?;

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "each program uses its part")]
 
+pub(crate) mod control;
 pub(crate) mod cpu;
 pub(crate) mod crowd;
 pub(crate) mod floor;
@@ -15,7 +16,11 @@ pub(crate) mod pgbench;
 pub(crate) mod report;
 pub(crate) mod sender;
 pub(crate) mod server;
+pub(crate) mod side;
 pub(crate) mod sse;
+pub(crate) mod transport;
+pub(crate) mod writer;
+pub(crate) mod ws;
 
 /// A bench that cannot be run says why and ends.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -73,9 +73,7 @@ impl Hub {
             state.past.tidy();
             // as it is now: it may change without the table becoming another one
             let period = tables.get(shape.spec.table.relid).map_or(Duration::ZERO, |t| t.snapshot_every);
-            !period.is_zero()
-                && state.subscribers() > 0
-                && state.repaired_at.elapsed() >= period.mul_f64(state.share)
+            !period.is_zero() && state.subscribers() > 0 && state.repaired_at.elapsed() >= period.mul_f64(state.share)
         };
         if due {
             self.load_sometime(shape);
