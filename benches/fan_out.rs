@@ -172,22 +172,23 @@ impl Bench {
         let args = &self.args;
         let mut rows = Vec::new();
         for &count in &args.subscribers {
-            let mut sides = Vec::new();
+            // one transport after the other: the gateway has two open files for each stream
             for (transport, frame) in &self.wordings {
-                sides.push(Side::bare(*transport, frame, 1, count)?);
-                sides.push(self.ours(*transport, count).await?);
-            }
-            let found = self.paced(&mut sides, args.rate).await?;
-            for ((transport, _), pair) in self.wordings.iter().zip(found.chunks(2)) {
-                let [floor, ours] = pair else { continue };
+                let mut sides = [Side::bare(*transport, frame, 1, count)?, self.ours(*transport, count).await?];
+                let found = self.paced(&mut sides, args.rate).await?;
+                let [floor, ours] = &found[..] else { continue };
                 let ratio = ratio(ours, floor, Block::each);
-                rows.push(vec![count.to_string(), transport.to_string(), us(ours, 2), us(floor, 2), ratio.show(2)]);
+                let mut row = vec![count.to_string(), transport.to_string(), us(ours, 2), us(floor, 2), ratio.show(2)];
+                row.extend([bytes(ours), bytes(floor), Spread::of(ours.iter().map(|block| block.late[2])).show(1)]);
+                rows.push(row);
                 let target = format!("P3 {transport}, {count} subscribers: CPU per delivery <= 1.5x the floor");
                 verdict(&target, ratio.median <= 1.5, &ratio.show(2));
             }
         }
         anstream::println!("\n## {} updates/s, us of processor time per delivery", args.rate);
-        table(&["subscribers", "transport", "rowcast", "floor", "ratio"], &rows);
+        let heads =
+            ["subscribers", "transport", "rowcast", "floor", "ratio", "bytes each", "floor's", "p99 ms from commit"];
+        table(&heads, &rows);
         if args.control {
             let mut sides = Vec::new();
             for (transport, _) in &self.wordings {
@@ -231,11 +232,10 @@ impl Bench {
             .iter()
             .zip(&found)
             .map(|(side, blocks)| {
-                let bytes = Spread::of(blocks.iter().map(|block| block.bytes / block.deliveries));
                 let [server, writer, crowd] = [0, 1, 2].map(|i| share(blocks, |block| block.others[i]));
                 let rate = Spread::of(blocks.iter().map(Block::million)).show(2);
                 let own = share(blocks, |block| block.cpu);
-                vec![side.name.clone(), rate, us(blocks, 3), format!("{:.0}", bytes.median), own, server, writer, crowd]
+                vec![side.name.clone(), rate, us(blocks, 3), bytes(blocks), own, server, writer, crowd]
             })
             .collect();
         table(
@@ -286,6 +286,11 @@ fn us(blocks: &Blocks, digits: usize) -> String {
     Spread::of(blocks.iter().map(Block::each)).show(digits)
 }
 
+/// Of a delivery.
+fn bytes(blocks: &Blocks) -> String {
+    format!("{:.0}", Spread::of(blocks.iter().map(|block| block.bytes / block.deliveries)).median)
+}
+
 /// Of neighbouring blocks.
 fn ratio(one: &Blocks, other: &Blocks, value: impl Fn(&Block) -> f64) -> Spread {
     Spread::of(one.iter().zip(other).map(|(one, other)| value(one) / value(other)))
@@ -305,7 +310,7 @@ fn lateness(sides: &[Side], found: &[Blocks]) {
             let mut row = vec![side.name.clone()];
             row.extend((0..4).map(|i| Spread::of(blocks.iter().map(|block| block.late[i])).show(1)));
             row.push(us(blocks, 2));
-            row.push(format!("{:.0}", Spread::of(blocks.iter().map(|block| block.bytes / block.deliveries)).median));
+            row.push(bytes(blocks));
             row.push(format!("{:.0}", Spread::of(blocks.iter().map(|block| block.rate)).median));
             row.push(share(blocks, |block| block.cpu));
             row.extend((0..3).map(|i| share(blocks, |block| block.others[i])));
@@ -342,8 +347,12 @@ fn beside(sides: &[Side], found: &[Blocks], what: &str, value: impl Fn(&Block) -
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn measure(args: Args) -> Outcome {
-    let most = args.subscribers.iter().copied().max().unwrap_or(0).max(args.crowd);
-    raise_files(u64::from(most) * 2 * args.transport.len() as u64 + 1000);
+    let cost = args.subscribers.iter().copied().max().unwrap_or(0);
+    let most = u64::from(cost.max(args.crowd * u32::try_from(args.transport.len())?)) * 2 + 1000;
+    let files = raise_files(most);
+    if files < most {
+        return Err(format!("so many subscribers need {most} open files, more than {files}: `ulimit -n`").into());
+    }
     let bench = Bench::new(args).await?;
     for part in &bench.args.parts {
         match part {
