@@ -31,12 +31,16 @@ const LEASE: Duration = Duration::from_millis(300);
 /// Polling goes on for so long after changes came thick before the bell is armed again: arming costs a transaction id.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// So many commits within [`LINGER`] are thick. Below, every commit rings: that wakes us sooner than a poll every few
-/// milliseconds finds it (p50 0.9 ms against 3.5 ms at 25 commits/s) and costs less. Above, the cluster-wide lock
-/// that a NOTIFY holds through its flush begins to show: at 50/s and 5 ms a flush it is held a quarter of the time.
+/// Commits come thick when so much of the time would go by with the lock held that a NOTIFY holds through its flush, one for
+/// the whole cluster. Below, every commit rings: that wakes us sooner than a poll every few milliseconds finds it (p50 0.9 ms
+/// against 3.5 ms at 25 commits/s) and costs less. With a flush of 5 ms that is up to 50 commits/s.
+const HELD: f64 = 0.25;
+
+/// However short the flush: so many commits within [`LINGER`] are thick. At 200/s a poll finds one each time.
+///
 /// Commits and not ticks: with slow flushes the ticks of a busy database are few (measured: with ticks counted, 8
 /// writers and a 5 ms flush stayed at 0.11 of the unwatched rate, because they rang for ever).
-const THICK: u64 = 5;
+const THICK: u64 = 20;
 
 /// A transaction that read "quiet" may stay open for hours: then it is waited for at this pace.
 const ARMING_MAX: Duration = Duration::from_millis(250);
@@ -142,8 +146,15 @@ impl Ticker {
         migrate::check(&client).await?;
         migrate::check_origin(&client).await?;
         let statements = Statements::prepare(&client).await?;
-        let mut session =
-            Session { ticker: self, client, statements, heard, catalog_at: None, rotated_at: Instant::now() };
+        let mut session = Session {
+            ticker: self,
+            client,
+            statements,
+            heard,
+            catalog_at: None,
+            rotated_at: Instant::now(),
+            flush: Duration::ZERO,
+        };
         session.catalog(true).await?;
         session.take_position().await?;
         self.hub.confirm();
@@ -160,6 +171,8 @@ struct Session<'a> {
     heard: &'a Heard,
     catalog_at: Option<Instant>,
     rotated_at: Instant,
+    /// How long the last tick took to be durable.
+    flush: Duration,
 }
 
 impl Session<'_> {
@@ -278,7 +291,9 @@ impl Session<'_> {
     async fn step(&mut self, lease: Duration) -> Result<bool, PgError> {
         let position = self.ticker.hub.position().map_or(0, |p| p.tick);
         let lease = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let began = Instant::now();
         let made = self.client.query(&self.statements.tick, &[&position, &lease]).await;
+        let took = began.elapsed();
         let rows = match made {
             // another leader was faster: its tick is the newest now
             Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
@@ -290,6 +305,10 @@ impl Session<'_> {
         let row = rows.first().ok_or_else(|| PgError::Unexpected("no tick: the log was emptied".to_owned()))?;
         let tick = tick_from(row)?;
         let news = self.ticker.hub.position() != Some(tick.position);
+        if news {
+            // one that made a tick was flushed; a writer's commit takes no longer
+            self.flush = took;
+        }
         self.advance(tick).await?;
         // it was the newest tick, and nothing lay after it or it is there for what did
         self.ticker.hub.confirm();
@@ -331,7 +350,7 @@ impl Session<'_> {
                 let began = Instant::now();
                 let xids = self.next_xid();
                 // transactions of anybody since the last tick, but our own two
-                if self.step(LEASE).await? && pulse.beat(self.next_xid().saturating_sub(xids + 2)) {
+                if self.step(LEASE).await? && pulse.beat(self.next_xid().saturating_sub(xids + 2), self.flush) {
                     thick = Instant::now();
                 }
                 self.chores().await?;
@@ -350,7 +369,7 @@ impl Session<'_> {
                 let armed = asleep || self.armed(horizon).await?;
                 if self.step(Duration::ZERO).await? {
                     let heard = std::mem::replace(&mut rings, bell.rings());
-                    if pulse.beat(rings - heard) {
+                    if pulse.beat(rings - heard, self.flush) {
                         break;
                     }
                     // nobody was muted by this tick: the bell stays as good as it was
@@ -443,14 +462,15 @@ struct Pulse {
 }
 
 impl Pulse {
-    /// Notes a tick with about so many commits in it. Do they come thick?
-    fn beat(&mut self, commits: u64) -> bool {
+    /// Notes a tick with about so many commits in it, each of which was flushed for so long. Do they come thick?
+    fn beat(&mut self, commits: u64, flush: Duration) -> bool {
         let now = Instant::now();
         self.beats.push_back((now, commits.max(1)));
         while self.beats.front().is_some_and(|(at, _)| now - *at > LINGER) {
             self.beats.pop_front();
         }
-        self.beats.iter().map(|(_, commits)| commits).sum::<u64>() >= THICK
+        let commits: u64 = self.beats.iter().map(|(_, commits)| commits).sum();
+        commits >= THICK || flush.saturating_mul(u32::try_from(commits).unwrap_or(u32::MAX)) >= LINGER.mul_f64(HELD)
     }
 }
 
