@@ -8,14 +8,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Between two portions.
-const EVERY: Duration = Duration::from_millis(100);
+/// Between two looks. An idle gateway wakes no more often than that.
+const EVERY: Duration = Duration::from_secs(1);
 
-/// Shapes of a portion, at the least. So many have their turn every second, ten times over; with more of them turns come less often:
+/// Shapes that have their turn without a pause: about 0.1 ms.
 const PORTION: usize = 256;
 
-/// a round of all takes so many portions, 4 s. Nothing looked at here is more urgent.
-const ROUND: usize = 40;
+/// A look is at so many portions at the least,
+const PORTIONS: usize = 10;
+
+/// and at such a part of all shapes: a round takes 4 s, and nothing looked at here is more urgent.
+const ROUND: usize = 4;
 
 /// How long a shape outlives its last subscriber, so that a reload of the page or a restart of a proxy finds the
 /// ring warm.
@@ -38,13 +41,16 @@ pub(super) async fn tend(hub: Weak<Hub>) {
         let Some(hub) = hub.upgrade() else { return };
         queue.append(&mut hub.inner().fresh);
         let tables = hub.tables();
-        let portion = PORTION.max(queue.len().div_ceil(ROUND)).min(queue.len());
-        for _ in 0..portion {
+        let turns = queue.len().div_ceil(ROUND).max(PORTIONS * PORTION).min(queue.len());
+        for turn in 1..=turns {
             let Some(shape) = queue.pop_front() else { break };
             if let Some(shape) = shape.upgrade()
                 && hub.tend(&shape, &tables)
             {
                 queue.push_back(Arc::downgrade(&shape));
+            }
+            if turn % PORTION == 0 {
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -67,7 +67,7 @@ pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened
         let detail = "an earlier answer of the connection is still unread: connect anew";
         return Err(Problem::unavailable("unavailable", detail));
     };
-    let connection = Connection::new(app.clone(), outlet, rail.clone(), incoming, stay);
+    let connection = Box::new(Connection::new(app.clone(), outlet, rail.clone(), incoming, stay));
     Ok(Opened::Goes(Box::pin(connection.run(head(&headers), refused))))
 }
 
