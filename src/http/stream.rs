@@ -91,7 +91,7 @@ pub(super) async fn stream_of_body(request: &HttpRequest, payload: dev::Payload)
 /// The stream of these subscriptions.
 async fn events(request: &HttpRequest, requests: Vec<(Request, Start)>) -> Result<Opened, Problem> {
     let (Some(app), Some(rail)) = (request.app_data::<web::Data<App>>(), request.app_data::<Rc<Rail>>()) else {
-        return Err(Problem::not_found());
+        return Err(Problem::no_state());
     };
     let farewell = |reason| Ok(Opened::Answered(sse::farewell(app, reason)));
     if app.stopping.is_cancelled() {

@@ -123,13 +123,14 @@ async fn f15_beyond_the_queue_newcomers_are_told_to_come_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f16_a_thousand_newcomers_share_one_snapshot() {
+    let rows: u32 = std::env::var("ROWCAST_F16_ROWS").map_or(2000, |rows| rows.parse().unwrap());
     let world = World::new().await;
     world
-        .run(
+        .run(&format!(
             "create table t (id int primary key, v text not null);
-             insert into t select i, md5(i::text) from generate_series(1, 2000) as i;
+             insert into t select i, md5(i::text) from generate_series(1, {rows}) as i;
              select rowcast.watch('t', public => true)",
-        )
+        ))
         .await;
     let gateway = world.gateway().await;
     let began = Instant::now();
@@ -137,9 +138,9 @@ async fn f16_a_thousand_newcomers_share_one_snapshot() {
         let mut client = Stalled::resume(gateway.address, "table=t", None).await;
         client.reads_until("\"more\":false").await
     });
-    let whole = tokio::time::timeout(2 * PATIENCE, join_all(all)).await.expect("all in time");
+    let whole = tokio::time::timeout(2 * PATIENCE * rows.div_ceil(2000), join_all(all)).await.expect("all in time");
     let counts = gateway.gateway().core().hub.counts();
-    eprintln!("1,000 snapshots of 2,000 rows in {:?}: {counts:?}", began.elapsed());
+    eprintln!("1,000 snapshots of {rows} rows in {:?}: {counts:?}", began.elapsed());
     assert!(whole.into_iter().all(|whole| whole));
     // one serves newcomers for some seconds, and the machine may be slow; and one may be read anew that belongs to no tick
     let read = counts.of(Happening::SnapshotRead);
