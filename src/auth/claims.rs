@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn what_a_token_says() {
-        let said = read(&plain(), &with_exp(r#","role":"player","sub":"ann","jti":"t1","iss":["any"],"aud":7"#)).unwrap();
+        let said =
+            read(&plain(), &with_exp(r#","role":"player","sub":"ann","jti":"t1","iss":["any"],"aud":7"#)).unwrap();
         let (role, exp) = ("player".to_owned(), NOW + 60);
         assert_eq!(said, Said { role, subject: Some("ann".into()), token_id: Some("t1".into()), exp });
         let said = read(&plain(), &with_exp("")).unwrap();

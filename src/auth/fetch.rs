@@ -85,7 +85,8 @@ impl Source {
             }
             body.extend_from_slice(&chunk);
         }
-        let set: Set = serde_json::from_slice(&body).map_err(|_| "the answer is no JWKS: `{\"keys\": [..]}`".to_owned())?;
+        let set: Set =
+            serde_json::from_slice(&body).map_err(|_| "the answer is no JWKS: `{\"keys\": [..]}`".to_owned())?;
         let keys: Vec<Key> = set.keys.iter().filter_map(|key| Key::jwk(key)).collect();
         Ok(Fetched { passed_over: set.keys.len() - keys.len(), keys, max_age })
     }

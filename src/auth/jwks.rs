@@ -53,7 +53,9 @@ impl Known {
     fn fitting(&self, token: &Token<'_>) -> Option<Vec<Key>> {
         let fits = |key: &&Key| key.fits(token.algorithm);
         let keys: Vec<Key> = match &token.kid {
-            Some(kid) => self.keys.iter().flat_map(|k| k.iter()).filter(|k| k.kid() == Some(kid)).filter(fits).cloned().collect(),
+            Some(kid) => {
+                self.keys.iter().flat_map(|k| k.iter()).filter(|k| k.kid() == Some(kid)).filter(fits).cloned().collect()
+            }
             // without a name it must be the only one that it can be
             None => {
                 let all: Vec<&Key> = self.keys.iter().flat_map(|k| k.iter()).filter(fits).collect();
@@ -125,7 +127,10 @@ async fn keep(shared: Arc<Shared>, source: Source) {
             Ok(Fetched { keys, passed_over, max_age }) => {
                 tracing::debug!(keys = keys.len(), passed_over, "fetched the keys");
                 if keys.is_empty() {
-                    tracing::warn!(passed_over, "the key set has no key that is accepted here: every token of it is refused");
+                    tracing::warn!(
+                        passed_over,
+                        "the key set has no key that is accepted here: every token of it is refused"
+                    );
                 }
                 failures = 0;
                 max_age.unwrap_or(USUAL).clamp(*BOUNDS.start(), *BOUNDS.end())

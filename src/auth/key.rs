@@ -112,7 +112,8 @@ impl Key {
     pub(super) fn signed(&self, token: &Token<'_>) -> bool {
         // the library compares the family once more
         self.fits(token.algorithm)
-            && crypto::verify(token.signature, token.signed.as_bytes(), &self.decoding, token.algorithm).unwrap_or(false)
+            && crypto::verify(token.signature, token.signed.as_bytes(), &self.decoding, token.algorithm)
+                .unwrap_or(false)
     }
 }
 

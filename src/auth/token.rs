@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_token_is_taken_apart() {
-        let text = token(r#"{"typ":"JWT","alg":"ES256","kid":"../../k';--","jku":"https://evil.example/"}"#, r#"{"a":1}"#);
+        let text =
+            token(r#"{"typ":"JWT","alg":"ES256","kid":"../../k';--","jku":"https://evil.example/"}"#, r#"{"a":1}"#);
         let token = Token::read(&text).unwrap();
         assert_eq!((token.algorithm, token.kid.as_deref()), (Algorithm::ES256, Some("../../k';--")));
         assert_eq!((token.text.as_str(), token.signature), (r#"{"a":1}"#, "c2ln"));

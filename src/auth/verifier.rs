@@ -101,7 +101,9 @@ impl Verifier {
             }
             fault = Fault::Signature;
         }
-        let Some(jwks) = self.jwks.as_ref().filter(|_| !Key::is_shared(token.algorithm)) else { return Err(fault.into()) };
+        let Some(jwks) = self.jwks.as_ref().filter(|_| !Key::is_shared(token.algorithm)) else {
+            return Err(fault.into());
+        };
         if jwks.keys(token).await?.iter().any(|key| key.signed(token)) { Ok(()) } else { Err(Fault::Signature.into()) }
     }
 }
