@@ -24,6 +24,7 @@
 //! - [`change`]: positions, snapshots, keys, how a batch folds. Pure.
 //! - [`filter`]: the filter language, the same in SQL and in memory. Pure.
 //! - [`wire`]: messages as bytes. Pure.
+//! - [`auth`]: who asks, and until when. The only module that knows tokens, and fetches anything.
 //! - [`hub`]: shapes, rings, how a snapshot joins the stream.
 //! - [`session`]: a client's subscriptions, and which positions may be resumed from.
 //! - [`pg`]: the only modules that know Postgres.
@@ -60,6 +61,7 @@
 //! and a task of its own. The answer waits for [`hub::Hub::first_seeing`]: its position is a
 //! state that contains the write.
 
+pub mod auth;
 pub mod cache;
 pub mod change;
 pub mod cli;

@@ -17,26 +17,100 @@ use tokio::net::{TcpSocket, TcpStream};
 pub(crate) enum Kind {
     /// `GET /v1/stream`.
     Sse,
+    /// `GET /v1/ws`.
+    Ws,
+}
+
+/// A text message as a client sends it. A mask of zeros is one.
+fn frame(json: &str) -> Vec<u8> {
+    let length = u8::try_from(json.len()).ok().filter(|length| *length < 126);
+    let head = match length {
+        Some(length) => vec![0x81, 0x80 | length],
+        None => [&[0x81, 0xfe][..], &u16::try_from(json.len()).unwrap_or(u16::MAX).to_be_bytes()].concat(),
+    };
+    [&head[..], &[0; 4], json.as_bytes()].concat()
 }
 
 /// What stands before the number by which a change is known.
 const MARK: &[u8] = b"\"n\":";
 
+/// What a snapshot begins with.
+const SNAPSHOT: &[u8] = b"{\"type\":\"snapshot\"";
+
 /// Bytes that the kernel keeps for one that does not read.
 const SMALL: u32 = 4096;
 
 impl Kind {
-    fn request(self, to: SocketAddr, query: &str, from: Option<&str>) -> String {
-        let Kind::Sse = self;
-        let last = from.map(|from| format!("last-event-id: {from}\r\n")).unwrap_or_default();
-        format!("GET /v1/stream?{query} HTTP/1.1\r\nhost: {to}\r\naccept: text/event-stream\r\n{last}\r\n")
+    fn request(self, to: SocketAddr, query: &str, from: Option<&str>) -> Vec<u8> {
+        match self {
+            Kind::Sse => {
+                let last = from.map(|from| format!("last-event-id: {from}\r\n")).unwrap_or_default();
+                format!("GET /v1/stream?{query} HTTP/1.1\r\nhost: {to}\r\naccept: text/event-stream\r\n{last}\r\n")
+                    .into()
+            }
+            // all at once, which the answer to the handshake is not waited for
+            Kind::Ws => {
+                let handshake = format!(
+                    "GET /v1/ws HTTP/1.1\r\nhost: {to}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                );
+                let table = query.trim_start_matches("table=");
+                let subscribe = serde_json::json!({ "type": "subscribe", "sub": "1", "table": table, "since": from });
+                [handshake.into(), frame("{\"type\":\"init\"}"), frame(&subscribe.to_string())].concat()
+            }
+        }
+    }
+
+    /// What stands in the beginning of what a subscriber asked for.
+    pub(crate) fn mark(self) -> &'static [u8] {
+        match self {
+            Kind::Sse => b"data: ",
+            Kind::Ws => b"\"more\":false",
+        }
     }
 
     /// The position that a line gives, if it gives one.
     fn position(self, line: &[u8]) -> Option<&str> {
-        let Kind::Sse = self;
-        std::str::from_utf8(line.strip_prefix(b"id: ")?).ok().filter(|id| !id.ends_with('~'))
+        match self {
+            Kind::Sse => std::str::from_utf8(line.strip_prefix(b"id: ")?).ok().filter(|id| !id.ends_with('~')),
+            Kind::Ws => {
+                let name = b"\"position\":\"";
+                let rest = &line[line.windows(name.len()).position(|part| part == name)? + name.len()..];
+                std::str::from_utf8(&rest[..rest.iter().position(|b| *b == b'"')?]).ok()
+            }
+        }
     }
+
+    /// The whole lines, or frames, that these bytes begin with.
+    fn whole(self, held: &[u8]) -> Vec<&[u8]> {
+        match self {
+            Kind::Sse => {
+                let end = held.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+                held[..end].split_inclusive(|b| *b == b'\n').collect()
+            }
+            Kind::Ws => {
+                let (mut frames, mut at) = (Vec::new(), 0);
+                while let Some(frame) = framed(&held[at..]) {
+                    at += frame.len();
+                    frames.push(frame);
+                }
+                frames
+            }
+        }
+    }
+}
+
+/// The frame, or the head of an answer, that these bytes begin with, if it is whole.
+fn framed(bytes: &[u8]) -> Option<&[u8]> {
+    if bytes.first()? == &b'H' {
+        return bytes.windows(4).position(|part| part == b"\r\n\r\n").map(|end| &bytes[..end + 4]);
+    }
+    let (head, length) = match bytes.get(1)? {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
+        length => (2, usize::from(*length)),
+    };
+    bytes.get(..head + length)
 }
 
 /// Raises what this process, and those it starts, may open, as far as it can.
@@ -80,11 +154,12 @@ impl Member {
         let now = Instant::now();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.extend_from_slice(bytes);
-        let Some(end) = held.iter().rposition(|b| *b == b'\n') else { return };
-        for line in held[..end].split(|b| *b == b'\n') {
-            if let Some(position) = kind.position(line) {
+        let whole = kind.whole(&held);
+        for line in &whole {
+            if let Some(position) = kind.position(line.trim_ascii_end()) {
                 position.clone_into(&mut self.position.lock().unwrap_or_else(PoisonError::into_inner));
-            } else if line.starts_with(b"data: {\"type\":\"snapshot\"") {
+            }
+            if line.windows(SNAPSHOT.len()).any(|part| part == SNAPSHOT) {
                 self.ready.store(true, Ordering::Relaxed);
             } else if let Some(n) = number(line) {
                 self.newest.fetch_max(n, Ordering::Relaxed);
@@ -93,7 +168,8 @@ impl Member {
                 }
             }
         }
-        held.drain(..=end);
+        let end: usize = whole.iter().map(|line| line.len()).sum();
+        held.drain(..end);
     }
 
     /// Reads to the end of the connection.
@@ -130,7 +206,7 @@ pub(crate) async fn ask(
         socket.set_recv_buffer_size(SMALL)?;
     }
     let mut socket = socket.connect(to).await?;
-    socket.write_all(kind.request(to, query, from).as_bytes()).await?;
+    socket.write_all(&kind.request(to, query, from)).await?;
     Ok(socket)
 }
 

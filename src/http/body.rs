@@ -3,9 +3,11 @@
 //! Must not know: tables. Invariant: a body is read to its end or refused; never more than the limit is kept.
 
 use super::Problem;
+use actix_web::HttpRequest;
+use actix_web::error::PayloadError;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use actix_web::{HttpRequest, web};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use std::time::Duration;
 
 /// Largest body. A batch of 100 rows of 10 kB.
@@ -68,13 +70,19 @@ pub(super) fn check_type(request: &HttpRequest, types: &[&str]) -> Result<(), Pr
 ///
 /// # Errors
 /// 413, 408, or 400 when it is broken.
-pub(super) async fn read(request: &HttpRequest, payload: web::Payload) -> Result<Vec<u8>, Problem> {
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+) -> Result<Vec<u8>, Problem> {
     tokio::time::timeout(BODY_TIME, take(request, payload)).await.unwrap_or_else(|_| {
         Err(Problem::new(408, "request-timeout", format!("the body took longer than {} s", BODY_TIME.as_secs())))
     })
 }
 
-async fn take(request: &HttpRequest, mut payload: web::Payload) -> Result<Vec<u8>, Problem> {
+async fn take(
+    request: &HttpRequest,
+    mut payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin,
+) -> Result<Vec<u8>, Problem> {
     let too_large =
         || Problem::new(413, "payload-too-large", format!("at most {MAX_BODY} bytes: send several requests"));
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());

@@ -10,6 +10,7 @@ mod connections;
 mod etag;
 mod fault;
 mod feed;
+mod lasting;
 mod listen;
 mod openapi;
 mod ops;

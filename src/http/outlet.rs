@@ -128,7 +128,7 @@ impl Outlet {
     /// Takes over the write half of the request's connection. None when it cannot be had: an answer to an earlier request is
     /// stuck before, or the connection has none to give. The handler must then answer through the framework.
     ///
-    /// Once taken, the handler writes the whole answer, or drops the outlet and returns an error to close.
+    /// Once taken, the whole answer is written by it: the connection ends with the outlet.
     pub(super) async fn take(request: &HttpRequest, write_timeout: Duration) -> Option<Outlet> {
         let spare = request.conn_data::<Spare>()?;
         if request.version() > Version::HTTP_11 || !spare.is_settled(request).await {
@@ -198,7 +198,7 @@ impl Outlet {
 
     /// Ends the connection without another word: for a client that takes nothing.
     pub(super) fn abandon(self) {
-        let _ = self.shut(Shutdown::Both);
+        drop(self);
     }
 
     fn shut(&self, how: Shutdown) -> io::Result<()> {
@@ -214,5 +214,12 @@ impl Outlet {
             )?),
             Socket::Lost => Ok(()),
         }
+    }
+}
+
+/// Nothing that the framework still writes reaches the client: it would stand in the middle of what we wrote.
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        let _ = self.shut(Shutdown::Both);
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Must not know: what an answer says. Invariant: a method that an address does not answer is 405 with `Allow`.
 
+use super::lasting::lasting;
 use super::openapi;
 use super::{Problem, ops, stream, tables, ws};
 use actix_web::http::header::{ALLOW, HeaderValue};
-use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, ResponseError, web};
+use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, ResponseError, Route as ActixRoute, web};
 use utoipa::openapi::PathItem;
 
 /// One address.
@@ -23,8 +24,9 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/v1/stream",
         register: |path, config| {
-            let post = web::post().to(stream::stream_of_body);
-            _ = config.service(getting(path, stream::stream, "GET, HEAD, POST").route(post));
+            let get = web::get().service(lasting(stream::stream));
+            let post = web::post().service(lasting(stream::stream_of_body));
+            _ = config.service(getting(path, get, "GET, HEAD, POST").route(post));
         },
         describe: openapi::stream,
     },
@@ -35,7 +37,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/v1/ws",
-        register: |path, config| _ = config.service(get(path, ws::ws)),
+        register: |path, config| _ = config.service(getting(path, web::get().service(lasting(ws::ws)), "GET, HEAD")),
         describe: openapi::websocket,
     },
     Route {
@@ -78,18 +80,13 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    getting(path, handler, "GET, HEAD")
+    getting(path, web::get().to(handler), "GET, HEAD")
 }
 
-/// The same with other methods beside it, which the caller adds.
-fn getting<F, Args>(path: &str, handler: F, allow: &'static str) -> Resource
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
+/// The same of a route, with other methods beside it, which the caller adds.
+fn getting(path: &str, get: ActixRoute, allow: &'static str) -> Resource {
     web::resource(path)
-        .route(web::get().to(handler))
+        .route(get)
         .route(web::head().to(|| async { HttpResponse::Ok().finish() }))
         .default_service(web::to(move || not_allowed(allow)))
 }

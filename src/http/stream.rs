@@ -4,6 +4,7 @@
 
 use super::connections::wants_events;
 use super::feed::Feed;
+use super::lasting::Opened;
 use super::outlet::Outlet;
 use super::params::{StreamParams, start};
 use super::rail::Rail;
@@ -13,7 +14,7 @@ use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
 use crate::wire::{CloseReason, Format};
 use actix_web::http::header::{ACCEPT, HeaderName};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, dev, web};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::rc::Rc;
 use std::time::Duration;
@@ -51,9 +52,9 @@ fn check<'a>(app: &App, mut requests: impl Iterator<Item = &'a Request>) -> Resu
 ///
 /// # Errors
 /// Bad input; an unknown table.
-pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
-    accepts(&request, "text/event-stream")?;
-    let params = params(&request)?;
+pub(super) async fn stream(request: &HttpRequest, _: dev::Payload) -> Result<Opened, Problem> {
+    accepts(request, "text/event-stream")?;
+    let params = params(request)?;
     if params.wait.is_some() {
         return Err(Problem::new(
             400,
@@ -67,72 +68,62 @@ pub(super) async fn stream(request: HttpRequest, app: web::Data<App>) -> Result<
         None => params.since.unwrap_or(Start::Snapshot),
     };
     let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
-    events(request, &app, requests).await
+    events(request, requests).await
 }
 
 /// `POST /v1/stream`: the same, from a body.
 ///
 /// # Errors
 /// Bad input; an unknown table.
-pub(super) async fn stream_of_body(
-    request: HttpRequest,
-    payload: web::Payload,
-    app: web::Data<App>,
-) -> Result<HttpResponse, Problem> {
-    accepts(&request, "text/event-stream")?;
-    target::no_query(&request)?;
-    body::check_type(&request, &["application/json"])?;
-    let body = body::read(&request, payload).await?;
+pub(super) async fn stream_of_body(request: &HttpRequest, payload: dev::Payload) -> Result<Opened, Problem> {
+    accepts(request, "text/event-stream")?;
+    target::no_query(request)?;
+    body::check_type(request, &["application/json"])?;
+    let body = body::read(request, payload).await?;
     let mut requests = subscribe::in_body(&body)?;
     if let Some(id) = request.headers().get("last-event-id") {
         let begin = start(id.to_str().unwrap_or("not text"))?;
         requests.iter_mut().for_each(|(_, start)| *start = begin);
     }
-    events(request, &app, requests).await
+    events(request, requests).await
 }
 
 /// The stream of these subscriptions.
-async fn events(request: HttpRequest, app: &App, requests: Vec<(Request, Start)>) -> Result<HttpResponse, Problem> {
+async fn events(request: &HttpRequest, requests: Vec<(Request, Start)>) -> Result<Opened, Problem> {
+    let (Some(app), Some(rail)) = (request.app_data::<web::Data<App>>(), request.app_data::<Rc<Rail>>()) else {
+        return Err(Problem::not_found());
+    };
+    let farewell = |reason| Ok(Opened::Answered(sse::farewell(app, reason)));
     if app.stopping.is_cancelled() {
-        return Ok(sse::farewell(app, CloseReason::ShuttingDown));
+        return farewell(CloseReason::ShuttingDown);
     }
     if !ready(app).await {
-        return Ok(sse::farewell(app, CloseReason::NotReady));
+        return farewell(CloseReason::NotReady);
     }
     match check(app, requests.iter().map(|(request, _)| request)) {
         // passes; an EventSource that got it as a status would never come back
-        Err(problem) if problem.status() == 503 => {
-            return Ok(sse::farewell(app, CloseReason::of_problem(problem.code())));
-        }
+        Err(problem) if problem.status() == 503 => return farewell(CloseReason::of_problem(problem.code())),
         checked => checked?,
     }
     let Some(stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip())) else {
         // as a status an EventSource would never come back
         let in_band = wants_events(request.headers());
-        return if in_band { Ok(sse::farewell(app, CloseReason::Overloaded)) } else { Err(too_many_streams()) };
+        return if in_band { farewell(CloseReason::Overloaded) } else { Err(too_many_streams()) };
     };
-    // apart, so that a stream that goes on for hours does not keep the room its beginning took
-    let opened = Box::pin(Session::open(app.hub.clone(), Access::Public, requests)).await;
-    let mut session = match opened {
+    let mut session = match Session::open(app.hub.clone(), Access::Public, requests).await {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
-            return Ok(sse::farewell(app, CloseReason::of_problem(error.code)));
+            return farewell(CloseReason::of_problem(error.code));
         }
     };
     session.greet();
-    let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
-        return Ok(sse::once_more(app));
+    let Some(outlet) = Outlet::take(request, app.write_timeout).await else {
+        return Ok(Opened::Answered(sse::once_more(app)));
     };
-    let Some(rail) = request.app_data::<Rc<Rail>>().cloned() else {
-        return Ok(sse::farewell(app, CloseReason::Unavailable));
-    };
-    // its memory is the framework's to use again, for as long as the stream lasts
-    drop(request);
     let counted = app.closes.open(CloseReason::Left);
-    Feed::new(session, outlet, rail, Format::Sse, stay, counted).run(sse::head()).await;
-    // the answer was given; this one finds the connection shut, and makes the framework let go of it
-    Ok(HttpResponse::Ok().finish())
+    let feed = Feed::new(session, outlet, rail.clone(), Format::Sse, stay, counted);
+    Ok(Opened::Goes(Box::pin(feed.run(sse::head()))))
 }
 
 /// The address has all it may have.

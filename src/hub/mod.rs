@@ -435,4 +435,10 @@ impl Hub {
         let inner = self.inner();
         (inner.shapes.len(), inner.shapes.values().map(|s| s.lock().subscribers()).sum())
     }
+
+    /// How many of the subscribers let a [`Follower`] tell their clients.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.inner().shapes.values().map(|s| s.lock().parked()).sum()
+    }
 }

@@ -376,6 +376,10 @@ impl State {
         self.wakers.len() + self.parked
     }
 
+    pub(super) fn parked(&self) -> usize {
+        self.parked
+    }
+
     fn next_id(&mut self) -> u64 {
         self.next_waker += 1;
         self.next_waker

@@ -156,6 +156,10 @@ impl Session {
         let serial = self.serial;
         let begun = begin(self.hub.clone(), self.access, self.waker.clone(), request.clone(), start);
         let starting = Some(self.starting.spawn(async move { (serial, begun.await) }));
+        if self.subs.is_empty() {
+            // most have one, and room for four is most of what an idle session would take
+            self.subs.reserve_exact(1);
+        }
         self.subs.push(Sub { serial, request, running: None, starting, told: false, behind: false });
     }
 

@@ -3,15 +3,20 @@
 //! Must not know: SQL, how frames are read. Invariants: only whole frames leave; more is taken from the session only when the
 //! socket took the last; after `unsubscribed` nothing of that subscription leaves; a `cursor` after `subscribed` is also that one's; nothing that waits for the database
 //! holds up what is told.
+//!
+//! A client with one subscription that is live rides, see [`ride`].
+
+mod ride;
 
 use super::super::closes::Counted;
 use super::super::feed::RETRY_MS;
 use super::super::outlet::{Cut, Outlet};
 use super::super::params::MAX_SUBS;
+use super::super::rail::Rail;
 use super::super::streams::Stay;
 use super::super::subscribe::Wanted;
 use super::super::{App, Problem, stream};
-use super::incoming::Incoming;
+use super::incoming::{Heard, Incoming};
 use super::input::{Input, Write};
 use super::pulse::Pulse;
 use super::quota::Quota;
@@ -20,13 +25,13 @@ use crate::session::{Access, Event, Session};
 use crate::wire::strict::{BodyError, quoted};
 use crate::wire::{CloseReason, Control, Format, control_frame, text_frame};
 use actix_web::web;
-use actix_ws::AggregatedMessage;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -52,7 +57,11 @@ const MAX_REASON: usize = 123;
 pub(super) struct Connection {
     app: web::Data<App>,
     session: Session,
-    outlet: Outlet,
+    /// None while the client rides.
+    outlet: Option<Outlet>,
+    rail: Rc<Rail>,
+    /// The passes could not go on: its session comes first.
+    walks: bool,
     incoming: Incoming,
     pulse: Pulse,
     quota: Quota,
@@ -106,14 +115,22 @@ fn end(reason: CloseReason, detail: impl Into<String>) -> End {
 
 impl Connection {
     /// A connection that was accepted and not told yet.
-    pub(super) fn new(app: web::Data<App>, outlet: Outlet, incoming: Incoming, stay: Stay) -> Connection {
+    pub(super) fn new(
+        app: web::Data<App>,
+        outlet: Outlet,
+        rail: Rc<Rail>,
+        incoming: Incoming,
+        stay: Stay,
+    ) -> Connection {
         Connection {
             session: Session::lasting(app.hub.clone(), Access::Public),
             pulse: Pulse::new(app.ws.ping, app.ws.init, app.write_timeout, Instant::now()),
             quota: Quota::new(Instant::now()),
             counted: app.closes.open(CloseReason::Lost),
             app,
-            outlet,
+            outlet: Some(outlet),
+            rail,
+            walks: false,
             incoming,
             begun: false,
             writes: FuturesUnordered::new(),
@@ -146,18 +163,33 @@ impl Connection {
             }
             let before = self.leaving.len();
             let waiting = before > 0;
+            if !waiting
+                && !self.walks
+                && let Some(ride) = self.session.ride()
+            {
+                self.ride(ride).await?;
+                continue;
+            }
             let due = self.pulse.due();
+            let outlet = self.outlet.as_mut().ok_or(CloseReason::Lost)?;
+            // apart: most of the time a client rides, and does not need the room this takes
+            let next = Box::pin(self.session.next());
             tokio::select! {
                 () = stop.cancelled() => return Err(self.stay.why().into()),
-                written = self.outlet.write_all(&mut self.leaving), if waiting => written?,
-                message = self.incoming.next(), if self.answers.len() < ANSWERS => self.hear(message?).await?,
+                written = outlet.write_all(&mut self.leaving), if waiting => written?,
+                heard = self.incoming.next(), if self.answers.len() < ANSWERS => {
+                    let heard = heard?;
+                    self.note()?;
+                    self.hear(heard).await?;
+                }
                 Some(answer) = self.writes.next(), if !self.writes.is_empty() => text_frame(&answer, &mut self.answers),
                 () = sleep_until(due) => {
                     if self.pulse.beat(Instant::now())? {
                         control_frame(Control::Ping, b"", &mut self.answers);
                     }
                 }
-                events = self.session.next(), if self.begun && !waiting => {
+                events = next, if self.begun && !waiting => {
+                    self.walks = false;
                     // never while it is a lasting one, but for a hub that is gone
                     self.queue(events.ok_or(CloseReason::Resume)?);
                 }
@@ -203,22 +235,25 @@ impl Connection {
         out.freeze()
     }
 
-    async fn hear(&mut self, message: AggregatedMessage) -> Result<(), End> {
+    /// A frame came.
+    fn note(&mut self) -> Result<(), End> {
+        let now = Instant::now();
         self.pulse.heard();
-        if !self.quota.take(Instant::now()) {
-            return Err(end(CloseReason::Quota, "at most 100 frames a second, and 1000 at once"));
+        if self.quota.take(now) {
+            return Ok(());
         }
-        match message {
-            AggregatedMessage::Text(text) => self.take(&text).await,
-            AggregatedMessage::Ping(payload) => {
+        Err(end(CloseReason::Quota, "at most 100 frames a second, and 1000 at once"))
+    }
+
+    async fn hear(&mut self, heard: Heard) -> Result<(), End> {
+        match heard {
+            Heard::Text(text) => self.take(&text).await,
+            Heard::Ping(payload) => {
                 control_frame(Control::Pong, &payload, &mut self.answers);
                 Ok(())
             }
-            AggregatedMessage::Pong(_) => Ok(()),
-            AggregatedMessage::Binary(_) => Err(CloseReason::NotText.into()),
-            AggregatedMessage::Close(reason) => {
-                Err(End { code: reason.map(|r| r.code.into()), ..CloseReason::Left.into() })
-            }
+            Heard::Pong => Ok(()),
+            Heard::Close(said) => Err(End { code: said.map(|said| said.code.into()), ..CloseReason::Left.into() }),
         }
     }
 
@@ -312,9 +347,9 @@ impl Connection {
 
     /// Says why, and gives the client a moment to read it.
     async fn part(mut self, end: End) {
-        let gone = matches!(end.reason, CloseReason::Lost);
-        if gone {
-            return self.outlet.abandon();
+        let Some(mut outlet) = self.outlet else { return };
+        if end.reason == CloseReason::Lost {
+            return outlet.abandon();
         }
         if end.reason.says_bye() {
             // what was written is written: whoever waits for the answer gets it
@@ -334,15 +369,15 @@ impl Connection {
         drop((self.session, self.events));
         let mut last = last.freeze();
         let written = async {
-            self.outlet.write_all(&mut self.leaving).await?;
-            self.outlet.write_all(&mut last).await
+            outlet.write_all(&mut self.leaving).await?;
+            outlet.write_all(&mut last).await
         };
         if !matches!(timeout(FAREWELL, written).await, Ok(Ok(()))) {
-            return self.outlet.abandon();
+            return outlet.abandon();
         }
         // whoever is still sending would be cut off by a reset and never read why
         tokio::select! {
-            () = self.outlet.finish() => {}
+            () = outlet.finish() => {}
             never = self.incoming.drain() => match never {},
         }
     }

@@ -1,7 +1,6 @@
 //! Looks at the heads of incoming frames before anybody keeps what follows them.
 //!
-//! The framework's reader keeps a frame whole before it looks at its length, and says of most faults only that there was
-//! one. Here a frame is refused at its head, with the close code that RFC 6455 has for it.
+//! The framework's codec makes room for a frame whatever its length, and says of most faults only that there was one. Here a frame is refused at its head, with the close code that RFC 6455 has for it.
 //!
 //! Must not know: sockets, what messages say. Invariants: no more than one message of [`MAX_MESSAGE`] is let through at a
 //! time; what is let through is well-formed but for its text and the inside of close frames.
@@ -12,7 +11,7 @@ use crate::wire::CloseReason;
 /// `POST /v1/batch`.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024;
 
-/// Parts a message may come in. The framework's reader keeps each with what it came in, however little it holds.
+/// Parts a message may come in: nobody else counts frames that complete nothing.
 const MAX_FRAGMENTS: u32 = 256;
 
 /// Longest head: two bytes, eight of length, four of mask.

@@ -12,17 +12,20 @@ mod pulse;
 mod quota;
 mod writes;
 
+use super::lasting::Opened;
 use super::outlet::Outlet;
+use super::rail::Rail;
 use super::{App, Problem, stream, target};
 use crate::wire::CloseReason;
+use actix_http::ws::{hash_key, verify_handshake};
+use actix_web::dev::Payload;
 use actix_web::http::Version;
-use actix_web::http::header::{
-    HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use actix_web::http::header::{HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use connection::Connection;
 use incoming::Incoming;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// The subprotocol.
@@ -39,36 +42,42 @@ pub(crate) struct WsOptions {
     pub init: Duration,
 }
 
-/// `GET /v1/ws`. Answered when the connection is over.
+/// `GET /v1/ws`.
 ///
 /// # Errors
 /// It is no handshake, or from an origin that is not allowed.
-pub(super) async fn ws(
-    request: HttpRequest,
-    payload: web::Payload,
-    app: web::Data<App>,
-) -> Result<HttpResponse, Problem> {
-    origin::check(&request, &app.ws.allowed_origins)?;
-    target::no_query(&request)?;
-    if !asks_for_ours(&request) {
-        return Ok(upgrade_required());
+pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened, Problem> {
+    let (Some(app), Some(rail)) = (request.app_data::<web::Data<App>>(), request.app_data::<Rc<Rail>>()) else {
+        return Err(Problem::not_found());
+    };
+    origin::check(request, &app.ws.allowed_origins)?;
+    target::no_query(request)?;
+    if !asks_for_ours(request) {
+        return Ok(Opened::Answered(upgrade_required()));
     }
-    let (incoming, headers) = Incoming::open(&request, payload, &[PROTOCOL])
+    verify_handshake(request.head())
         .map_err(|error| Problem::new(400, "malformed-request", format!("not a WebSocket handshake: {error}")))?;
     // one that offers none gets none, and speaks the only one there is
-    let spoken =
-        headers.contains_key(SEC_WEBSOCKET_PROTOCOL) || !request.headers().contains_key(SEC_WEBSOCKET_PROTOCOL);
+    let offered = offered(request);
+    let refused = (offered == Some(false)).then_some(CloseReason::NoSubprotocol);
+    let head = head(request, offered == Some(true));
     let stay = app.streams.enter(request.peer_addr().map(|peer| peer.ip())).ok_or_else(stream::too_many_streams)?;
-    let Some(outlet) = Outlet::take(&request, app.write_timeout).await else {
+    let Some(outlet) = Outlet::take(request, app.write_timeout).await else {
         let detail = "an earlier answer of the connection is still unread: connect anew";
         return Err(Problem::unavailable("unavailable", detail));
     };
-    // the framework must not hold the request's buffers for hours
-    drop(request);
-    let refused = (!spoken).then_some(CloseReason::NoSubprotocol);
-    Connection::new(app, outlet, incoming, stay).run(head(&headers), refused).await;
-    // the connection is shut; this answer makes the framework let go of it
-    Ok(HttpResponse::Ok().finish())
+    let connection = Connection::new(app.clone(), outlet, rail.clone(), Incoming::new(payload), stay);
+    Ok(Opened::Goes(Box::pin(connection.run(head, refused))))
+}
+
+/// Is our subprotocol among those offered? None when none is.
+fn offered(request: &HttpRequest) -> Option<bool> {
+    let mut offers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).peekable();
+    offers.peek()?;
+    let ours = |offer: &HeaderValue| {
+        offer.to_str().is_ok_and(|offer| offer.split(',').any(|protocol| protocol.trim() == PROTOCOL))
+    };
+    Some(offers.any(ours))
 }
 
 /// Is it for a WebSocket of the version and over the HTTP that are spoken here?
@@ -90,13 +99,15 @@ fn upgrade_required() -> HttpResponse {
 }
 
 /// The answer that accepts. Extensions are not in it: compression next to secrets tells them by its length, and inflates.
-fn head(headers: &HeaderMap) -> Bytes {
-    let mut head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n".to_owned();
-    for name in [SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL] {
-        if let Some(value) = headers.get(&name).and_then(|value| value.to_str().ok()) {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
+fn head(request: &HttpRequest, speaks: bool) -> Bytes {
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    let accept = hash_key(key);
+    let mut head = BytesMut::from("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n");
+    head.extend_from_slice(b"sec-websocket-accept: ");
+    head.extend_from_slice(&accept);
+    if speaks {
+        head.extend_from_slice(format!("\r\nsec-websocket-protocol: {PROTOCOL}").as_bytes());
     }
-    head.push_str("\r\n");
-    head.into()
+    head.extend_from_slice(b"\r\n\r\n");
+    head.freeze()
 }

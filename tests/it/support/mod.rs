@@ -5,6 +5,7 @@ pub mod cutter;
 pub mod everyone;
 pub mod gate;
 pub mod journal;
+pub mod keys;
 pub mod mirror;
 pub mod oracle;
 pub mod postgres;
