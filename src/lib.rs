@@ -23,6 +23,7 @@
 //!
 //! - [`change`]: positions, snapshots, keys, how a batch folds. Pure.
 //! - [`filter`]: the filter language, the same in SQL and in memory. Pure.
+//! - [`permit`]: what somebody may see and write of a table. Pure.
 //! - [`wire`]: messages as bytes. Pure.
 //! - [`auth`]: who asks, and until when. The only module that knows tokens, and fetches anything.
 //! - [`hub`]: shapes, rings, how a snapshot joins the stream.
@@ -73,6 +74,7 @@ pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod localpg;
+pub mod permit;
 pub mod pg;
 pub mod session;
 pub mod tasks;

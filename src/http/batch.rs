@@ -8,6 +8,7 @@ use super::write::{applied, batch_row, begin, respond};
 use super::{App, Problem, body};
 use crate::hub::Tables;
 use crate::pg::write::{Answer, Claim, Expected, Operation, Order, Outcome, Render, Verb, Written};
+use crate::session::Access;
 use crate::wire::strict;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -139,7 +140,7 @@ pub(super) async fn perform(app: &App, plan: Plan, claim: Option<Claim>) -> Resu
 fn operation(text: &str, tables: &Tables, whole: bool) -> Result<(Op, Operation), Problem> {
     let input: OpIn = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
     let (op, verb) = (input.op, input.op.verb());
-    let table = table(tables, &input.table)?;
+    let (table, permit) = table(tables, &input.table, Access::anonymous())?;
     let key = match (input.key, op) {
         (None, Op::Insert) => None,
         (Some(_), Op::Insert) => return Err(malformed("`insert` has its key in `row`, not in `key`")),
@@ -150,19 +151,19 @@ fn operation(text: &str, tables: &Tables, whole: bool) -> Result<(Op, Operation)
     let expected = match (op, version) {
         (Op::Insert, Some(_)) => return Err(malformed("`insert` takes no `version`")),
         (Op::Insert, None) => Expected::Any,
-        (_, version) => based_on(version.map(|v| Expected::OneOf(vec![v])), &table, "`\"version\": <version>`")?,
+        (_, version) => based_on(version.map(|v| Expected::OneOf(vec![v])), &permit, "`\"version\": <version>`")?,
     };
     let (wanted, members) = match op {
         Op::Insert | Op::Replace => ("`row` and no `set`", input.row.filter(|_| input.set.is_none())),
         Op::Update => ("`set` and no `row`", input.set.filter(|_| input.row.is_none())),
         Op::Delete if input.row.is_none() && input.set.is_none() => {
-            return Ok((op, Operation { verb, table, key, expected, values: Vec::new(), answered: false }));
+            return Ok((op, Operation { verb, table, permit, key, expected, values: Vec::new(), answered: false }));
         }
         Op::Delete => ("neither `row` nor `set`", None),
     };
     let members = members.ok_or_else(|| malformed(format!("`{}` has {wanted}", op.name())))?;
-    let values = columns(strict::members(members.get())?, &table, verb, &expected)?;
-    Ok((op, Operation { verb, table, key, expected, values, answered: whole }))
+    let values = columns(strict::members(members.get())?, permit.seen(&table), verb, &expected)?;
+    Ok((op, Operation { verb, table, permit, key, expected, values, answered: whole }))
 }
 
 fn version(raw: &RawValue) -> Result<i64, Problem> {

@@ -3,7 +3,7 @@
 //! Invariant: whatever is not understood is an error that says what would be; nothing is ignored.
 
 use super::Problem;
-use crate::change::Position;
+use crate::change::Resume;
 use crate::hub::Start;
 use crate::session::Request;
 use crate::wire::message::{ANEW, FIRST_SUB};
@@ -43,8 +43,8 @@ pub(super) fn start(text: &str) -> Result<Start, Problem> {
         return Ok(Start::Now);
     }
     let (text, anew) = text.strip_suffix(ANEW).map_or((text, false), |text| (text, true));
-    let position: Position = text.parse().map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))?;
-    Ok(if anew { Start::SnapshotFrom(position) } else { Start::After(position) })
+    let point: Resume = text.parse().map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))?;
+    Ok(if anew { Start::SnapshotFrom(point.position) } else { Start::After(point) })
 }
 
 impl StreamParams {

@@ -5,13 +5,14 @@
 
 use super::asked::{self, Understood};
 use super::read_params::{ListParams, RowParams, min_position, pairs};
-use super::representation::{self, Told};
+use super::representation;
 use super::stream::{accepts, ready};
 use super::target::address;
 use super::{App, MAX_URI, Problem, body};
 use crate::cache::Reach;
 use crate::change::Position;
 use crate::hub::Tables;
+use crate::session::Access;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::uri::PathAndQuery;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -42,7 +43,8 @@ pub(super) async fn list(
         given.extend(pairs("the body", &body)?);
         let params = ListParams::parse(&address(&request).0, given, app.read_max_rows)?;
         let next = params.has_next().then(|| params.next());
-        tables.map(|tables| Ok(Understood { query: params.resolve(tables)?, next, told: Told::default() })).transpose()
+        let resolve = |tables| params.resolve(tables, Access::anonymous());
+        tables.map(|tables| resolve(tables).map(|(query, permit)| Understood::new(query, permit, next))).transpose()
     };
     let (asked, min) = admit(&app, &request, !is_query, read).await?;
     let answer = app.reads.read(&asked.query, min).await?;
@@ -65,9 +67,8 @@ pub(super) async fn row(request: HttpRequest, app: web::Data<App>) -> Result<Htt
         let (table, key) = address(&request);
         let given = pairs("the query string", request.query_string().as_bytes())?;
         let params = RowParams::parse(&table, key.unwrap_or_default(), given)?;
-        tables
-            .map(|tables| Ok(Understood { query: params.resolve(tables)?, next: None, told: Told::default() }))
-            .transpose()
+        let resolve = |tables| params.resolve(tables, Access::anonymous());
+        tables.map(|tables| resolve(tables).map(|(query, permit)| Understood::new(query, permit, None))).transpose()
     };
     let (asked, min) = admit(&app, &request, true, read).await?;
     let answer = app.reads.read(&asked.query, min).await?;

@@ -45,7 +45,7 @@ pub(super) async fn ready(app: &App) -> bool {
 /// Refuses what cannot be served before anything is opened.
 fn check<'a>(app: &App, mut requests: impl Iterator<Item = &'a Request>) -> Result<(), Problem> {
     let tables = app.hub.tables();
-    requests.try_for_each(|r| r.resolve(&tables, Access::Public).map(drop).map_err(Problem::from))
+    requests.try_for_each(|r| r.resolve(&tables, Access::anonymous()).map(drop).map_err(Problem::from))
 }
 
 /// `GET /v1/stream`.
@@ -110,7 +110,7 @@ async fn events(request: &HttpRequest, requests: Vec<(Request, Start)>) -> Resul
         let in_band = wants_events(request.headers());
         return if in_band { farewell(CloseReason::Overloaded) } else { Err(too_many_streams()) };
     };
-    let mut session = match Session::open(app.hub.clone(), Access::Public, requests).await {
+    let mut session = match Session::open(app.hub.clone(), Access::anonymous().clone(), requests).await {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
@@ -145,7 +145,7 @@ pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result
     check(&app, params.requests.iter())?;
     let begin = params.since.unwrap_or(Start::Snapshot);
     let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
-    let mut session = Session::open(app.hub.clone(), Access::Public, requests).await?;
+    let mut session = Session::open(app.hub.clone(), Access::anonymous().clone(), requests).await?;
     if session.is_expired() {
         return Err(Problem::new(
             410,

@@ -12,7 +12,7 @@ mod start;
 pub use request::{Access, Refusal, Request};
 pub use ride::{Ride, Stand};
 
-use crate::change::Position;
+use crate::change::{Marks, Position, Resume};
 use crate::hub::{Hub, Piece, PieceKind, ResetReason, SourceError, Start, Subscription};
 use crate::wire::{Message, message};
 use start::{Begun, begin, problem};
@@ -39,12 +39,12 @@ pub enum Event {
         /// The encoded message.
         message: Message,
         /// Resume point.
-        id: Option<Position>,
+        id: Option<Resume>,
     },
     /// Nothing happened that matters here: the resume point moved.
     Cursor {
         /// Resume point; none while a subscription still waits for its snapshot.
-        position: Option<Position>,
+        position: Option<Resume>,
         /// At most this old is the state at the position.
         lag: Duration,
     },
@@ -112,8 +112,8 @@ impl Session {
         session.lasting = false;
         session.position = match requests.first() {
             // all from one position: it is the resume point until there is a newer one
-            Some((_, Start::After(position))) if requests.iter().all(|(_, s)| *s == Start::After(*position)) => {
-                Some(*position)
+            Some((_, Start::After(point))) if requests.iter().all(|(_, s)| *s == Start::After(*point)) => {
+                Some(point.position)
             }
             _ => None,
         };
@@ -154,7 +154,7 @@ impl Session {
     pub fn add(&mut self, request: Request, start: Start) {
         self.serial += 1;
         let serial = self.serial;
-        let begun = begin(self.hub.clone(), self.access, self.waker.clone(), request.clone(), start);
+        let begun = begin(self.hub.clone(), self.access.clone(), self.waker.clone(), request.clone(), start);
         let starting = Some(self.starting.spawn(async move { (serial, begun.await) }));
         if self.subs.is_empty() {
             // most have one, and room for four is most of what an idle session would take
@@ -208,8 +208,14 @@ impl Session {
 
     /// The resume point.
     #[must_use]
-    pub fn position(&self) -> Option<Position> {
-        self.position
+    pub fn position(&self) -> Option<Resume> {
+        self.position.map(|position| self.resume(position))
+    }
+
+    /// A resume point for who holds what all subscriptions show.
+    fn resume(&self, position: Position) -> Resume {
+        let marks: Marks = self.subs.iter().filter_map(|sub| sub.running.as_ref()).map(Subscription::mark).collect();
+        Resume { position, marks }
     }
 
     /// Makes the first call of [`Session::next`] say the position at once, even if nothing happened.
@@ -397,8 +403,9 @@ impl Session {
         let forward = self.position.is_none_or(|p| p.tick <= piece.position.tick);
         let resumable = all && piece.kind == PieceKind::Data && forward && self.is_resumable();
         for message in piece.messages.iter() {
-            let id = (resumable && message.is_last()).then_some(piece.position);
-            self.position = id.or(self.position);
+            let whole = (resumable && message.is_last()).then_some(piece.position);
+            self.position = whole.or(self.position);
+            let id = whole.map(|position| self.resume(position));
             events.push(Event::Message { sub: label.clone(), message: message.clone(), id });
         }
     }
@@ -413,12 +420,13 @@ impl Session {
                 (self.position, self.reached) = (None, 0);
             }
             let (hub, waker) = (self.hub.clone(), self.waker.clone());
-            let (code, status, detail) = match begin(hub, self.access, waker, request.clone(), Start::Again).await {
+            let (code, status, detail) = match begin(hub, self.access.clone(), waker, request.clone(), Start::Again).await {
                 Ok(Ok(running)) => {
+                    let at = self.hub.position().map(|position| Resume { position, marks: running.mark().into() });
                     self.subs[i].running = Some(running);
                     self.subs[i].told = false;
                     self.hub.counts().add_reset(reason);
-                    let told = message::reset(&request.table, reason.label(), self.hub.position());
+                    let told = message::reset(&request.table, reason.label(), at);
                     self.untold.push((request.sub, told));
                     continue;
                 }
@@ -440,6 +448,7 @@ impl Session {
 
     fn cursor(&self) -> Event {
         let position = self.position.filter(|_| self.is_resumable() && !self.subs.is_empty());
+        let position = position.map(|position| self.resume(position));
         Event::Cursor { position, lag: self.hub.lag().unwrap_or_default() }
     }
 }

@@ -18,13 +18,14 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// Pure modules and what they must not know.
-const PURE: &[&str] = &["change/", "filter/", "wire/"];
+const PURE: &[&str] = &["change/", "filter/", "permit/", "wire/"];
 const IMPURE: &[&str] = &["tokio", "tracing", "std::fs", "std::net", "Instant", "SystemTime", " rand::", "println"];
 
 /// Layers, lowest first: a module may use those before it, never those after.
 const LAYERS: &[&[&str]] = &[
     &["change"],
     &["filter"],
+    &["permit"],
     &["wire"],
     &["tasks"],
     &["hub"],

@@ -123,7 +123,7 @@ impl Connection {
         stay: Stay,
     ) -> Connection {
         Connection {
-            session: Session::lasting(app.hub.clone(), Access::Public),
+            session: Session::lasting(app.hub.clone(), Access::anonymous().clone()),
             pulse: Pulse::new(app.ws.ping, app.ws.init, app.write_timeout, Instant::now()),
             quota: Quota::new(Instant::now()),
             counted: app.closes.open(CloseReason::Lost),
