@@ -9,8 +9,8 @@
 use super::error::FilterError;
 use super::kind::{Demand, Kind};
 use super::like::{MAX_MIXED_PIECE, Pattern, PatternError};
-use super::term::{Node, Term, Test};
 use super::template::{self, Claim, Claims};
+use super::term::{Node, Term, Test};
 use super::value::Literal;
 use crate::change::{Column, Seen};
 
@@ -136,7 +136,9 @@ impl<'t> Parser<'t> {
         match self.claims.filter(|_| text.0.starts_with('{')) {
             Some(claims) if operator == "in" => {
                 let name = text.claim()?;
-                Ok(claims.list(name)?.map_or(Operand::Any, |list| Operand::List(list.into_iter().map(|c| Word::claimed(name, c)).collect())))
+                Ok(claims.list(name)?.map_or(Operand::Any, |list| {
+                    Operand::List(list.into_iter().map(|c| Word::claimed(name, c)).collect())
+                }))
             }
             _ if operator == "in" => self.list(text),
             _ => self.word(text).map(|word| word.map_or(Operand::Any, Operand::One)),
@@ -309,14 +311,20 @@ fn test(column: &Column, kind: Kind, operator: &'static str, operand: Operand) -
         exact(if fold { Demand::Ilike } else { Demand::Like })?;
         // For the check of NUL alone: to a pattern, padding counts.
         Literal::parse(Kind::Text, text).map_err(|expected| invalid(text, expected))?;
-        return Ok((false, Test::Like(Pattern::parse(text, fold).map_err(|fault| pattern_error(fault, text, &invalid))?)));
+        return Ok((
+            false,
+            Test::Like(Pattern::parse(text, fold).map_err(|fault| pattern_error(fault, text, &invalid))?),
+        ));
     }
     let test = is(text, &exact).ok_or_else(|| invalid(text, "write `null`, `true`, `false` or `unknown`"))??;
     Ok((false, test))
 }
 
 fn no_claim(operator: &'static str) -> FilterError {
-    FilterError::Malformed { near: operator.to_owned(), remedy: "this operator takes no claim; compare with `eq` or `in`" }
+    FilterError::Malformed {
+        near: operator.to_owned(),
+        remedy: "this operator takes no claim; compare with `eq` or `in`",
+    }
 }
 
 fn unfit(name: &str) -> FilterError {

@@ -107,7 +107,9 @@ mod tests {
         assert_eq!(read("\"42\""), Condition::Tags(vec![tag(false, "42")]));
         assert_eq!(read(" W/\"a,b\" ,\"c\""), Condition::Tags(vec![tag(true, "a,b"), tag(false, "c")]));
         assert_eq!(read("*"), Condition::Any);
-        assert!(read("W/\"7\"").names(&EntityTag::of_row(7, None)) && !read("\"8\"").names(&EntityTag::of_row(7, None)));
+        assert!(
+            read("W/\"7\"").names(&EntityTag::of_row(7, None)) && !read("\"8\"").names(&EntityTag::of_row(7, None))
+        );
     }
 
     #[test]
@@ -122,7 +124,16 @@ mod tests {
         assert_eq!(tag(false, "42").version(), Some(42));
         let narrow = EntityTag::of_row(42, Some(0x9f));
         assert_eq!((narrow.to_string(), narrow.version()), ("\"42-0000009f\"".to_owned(), Some(42)));
-        for (weak, text) in [(true, "42"), (false, "42-9f"), (false, "42-0000009f-0000009f"), (false, "-0000009f"), (false, "+42"), (false, "x"), (false, ""), (false, "99999999999999999999")] {
+        for (weak, text) in [
+            (true, "42"),
+            (false, "42-9f"),
+            (false, "42-0000009f-0000009f"),
+            (false, "-0000009f"),
+            (false, "+42"),
+            (false, "x"),
+            (false, ""),
+            (false, "99999999999999999999"),
+        ] {
             assert_eq!(tag(weak, text).version(), None);
         }
     }

@@ -15,11 +15,9 @@ impl From<Failure> for Problem {
 
 fn problem(fault: Fault) -> Problem {
     match fault {
-        Fault::Forbidden => Problem::new(
-            403,
-            "forbidden",
-            "the row would not be one of those you may write; nothing was written",
-        ),
+        Fault::Forbidden => {
+            Problem::new(403, "forbidden", "the row would not be one of those you may write; nothing was written")
+        }
         Fault::NotFound => Problem::new(404, "not-found", "there is no row with this key"),
         Fault::Stale(now) => {
             let detail = "the row was changed since that version was read: decide anew on `current`, or on the row as you read it again";

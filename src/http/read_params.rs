@@ -185,7 +185,9 @@ impl RowParams {
 pub(super) fn min_position(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     let Some(text) = headers.get(MIN_POSITION) else { return Ok(None) };
     let text = text.to_str().unwrap_or("not text");
-    text.parse().map(|point: Resume| Some(point.position)).map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))
+    text.parse()
+        .map(|point: Resume| Some(point.position))
+        .map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))
 }
 
 #[cfg(test)]

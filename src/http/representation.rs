@@ -130,9 +130,8 @@ pub(super) fn of(
     let held = match headers.get(IF_NONE_MATCH) {
         None => false,
         Some(text) if text == head.tag => true,
-        Some(text) => {
-            Condition::parse("If-None-Match", text.to_str().unwrap_or_default())?.names(&tag(&answer.entry.content, &asked.permit))
-        }
+        Some(text) => Condition::parse("If-None-Match", text.to_str().unwrap_or_default())?
+            .names(&tag(&answer.entry.content, &asked.permit)),
     };
     let mut response = if held { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response.insert_header((ETAG, head.tag.clone()));

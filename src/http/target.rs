@@ -6,8 +6,8 @@
 use super::Problem;
 use crate::change::{Seen, Table};
 use crate::hub::Tables;
-use crate::pg::write::{Expected, RowKey, Verb};
 use crate::permit::{ANON, Permit};
+use crate::pg::write::{Expected, RowKey, Verb};
 use crate::session::Access;
 use crate::wire::strict::{BodyError, Members};
 use actix_web::HttpRequest;

@@ -100,7 +100,15 @@ async fn one(
     let order = Order {
         claim: wishes.claim(&request, &body),
         render: render(verb, table.clone(), wishes.prefer),
-        operations: vec![Operation { verb, table, permit, key, expected, values, answered: with_row(verb, wishes.prefer) }],
+        operations: vec![Operation {
+            verb,
+            table,
+            permit,
+            key,
+            expected,
+            values,
+            answered: with_row(verb, wishes.prefer),
+        }],
     };
     let outcome = app.writer.perform(order).await?;
     Ok(respond(outcome, |body, _| body))

@@ -294,7 +294,8 @@ impl Shape {
             return Published::Stale;
         };
         // encoded before the lock is taken: subscribers read under it
-        let messages = (!rows.is_empty()).then(|| message::changes(&self.spec.table.wire_name(), tick, self.spec.mark.into(), &rows));
+        let messages = (!rows.is_empty())
+            .then(|| message::changes(&self.spec.table.wire_name(), tick, self.spec.mark.into(), &rows));
         let mut state = self.lock();
         if let Some(gather) = &mut state.gather {
             // every key, also one that means nothing to who holds the rows of the tick before: the rows being read may
@@ -310,7 +311,8 @@ impl Shape {
     }
 
     fn reset(&self, tick: &Tick, reason: ResetReason) {
-        let messages = message::reset(&self.spec.table.wire_name(), reason.label(), Some(self.spec.resume(tick.position)));
+        let messages =
+            message::reset(&self.spec.table.wire_name(), reason.label(), Some(self.spec.resume(tick.position)));
         let mut state = self.lock();
         state.ring.push(Entry { kind: EntryKind::Reset(reason), position: tick.position, messages });
         state.resetting = true;

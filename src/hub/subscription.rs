@@ -281,8 +281,11 @@ impl Subscription {
             return Ok(said);
         }
         let rows = spec.select(nets).map_err(|_| ResetReason::Schema)?;
-        let said: Arc<[Message]> =
-            if rows.is_empty() { Arc::new([]) } else { message::changes(&spec.table.wire_name(), &batch.to, spec.mark.into(), &rows) };
+        let said: Arc<[Message]> = if rows.is_empty() {
+            Arc::new([])
+        } else {
+            message::changes(&spec.table.wire_name(), &batch.to, spec.mark.into(), &rows)
+        };
         let capacity = self.hub.options.ring_bytes;
         self.shape.lock().past.put(position, batch.to.position.tick, said.clone(), capacity);
         Ok(said)

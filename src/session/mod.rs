@@ -420,19 +420,20 @@ impl Session {
                 (self.position, self.reached) = (None, 0);
             }
             let (hub, waker) = (self.hub.clone(), self.waker.clone());
-            let (code, status, detail) = match begin(hub, self.access.clone(), waker, request.clone(), Start::Again).await {
-                Ok(Ok(running)) => {
-                    let at = self.hub.position().map(|position| Resume { position, marks: running.mark().into() });
-                    self.subs[i].running = Some(running);
-                    self.subs[i].told = false;
-                    self.hub.counts().add_reset(reason);
-                    let told = message::reset(&request.table, reason.label(), at);
-                    self.untold.push((request.sub, told));
-                    continue;
-                }
-                Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),
-                Err(error) => (error.code, 503, error.detail),
-            };
+            let (code, status, detail) =
+                match begin(hub, self.access.clone(), waker, request.clone(), Start::Again).await {
+                    Ok(Ok(running)) => {
+                        let at = self.hub.position().map(|position| Resume { position, marks: running.mark().into() });
+                        self.subs[i].running = Some(running);
+                        self.subs[i].told = false;
+                        self.hub.counts().add_reset(reason);
+                        let told = message::reset(&request.table, reason.label(), at);
+                        self.untold.push((request.sub, told));
+                        continue;
+                    }
+                    Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),
+                    Err(error) => (error.code, 503, error.detail),
+                };
             self.subs[i].running = None;
             self.untold.push((request.sub, problem(code, status, &detail)));
         }

@@ -150,7 +150,15 @@ async fn update(client: &Client, operation: &Operation, key: &RowKey, now: &Writ
         let absent = |name: &str| free(name) && !values.iter().any(|(n, _)| n == name);
         columns
             // what the caller is not shown stays as it is
-            .extend(operation.permit.seen(table).columns().map(|(_, c)| c.name.as_str()).filter(|n| absent(n)).map(|n| (n, Source::Default)));
+            .extend(
+                operation
+                    .permit
+                    .seen(table)
+                    .columns()
+                    .map(|(_, c)| c.name.as_str())
+                    .filter(|n| absent(n))
+                    .map(|n| (n, Source::Default)),
+            );
     }
     if columns.is_empty() {
         // a write all the same: it has a version and a place in the stream

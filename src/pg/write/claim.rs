@@ -37,7 +37,11 @@ fn published(tables: &[(&Table, &Permit)]) -> Vec<String> {
 /// Takes the key. The answer and the transaction of an earlier request, if there was one.
 ///
 /// When a column is not published any more that was when it was kept, the answer is one without a row.
-pub(super) async fn take(client: &Client, claim: &Claim, tables: &[(&Table, &Permit)]) -> Result<Option<(Answer, u64)>, Fault> {
+pub(super) async fn take(
+    client: &Client,
+    claim: &Claim,
+    tables: &[(&Table, &Permit)],
+) -> Result<Option<(Answer, u64)>, Fault> {
     let rows = client.query_typed(LOCK, &[(&claim.subject, Type::TEXT), (&claim.key, Type::TEXT)]).await?;
     if !rows.first().is_some_and(|row| row.get(0)) {
         return Err(Fault::InProgress);
@@ -73,7 +77,12 @@ pub(super) async fn take(client: &Client, claim: &Claim, tables: &[(&Table, &Per
 }
 
 /// Keeps the answer.
-pub(super) async fn keep(client: &Client, claim: &Claim, tables: &[(&Table, &Permit)], answer: &Answer) -> Result<(), Fault> {
+pub(super) async fn keep(
+    client: &Client,
+    claim: &Claim,
+    tables: &[(&Table, &Permit)],
+    answer: &Answer,
+) -> Result<(), Fault> {
     let headers = serde_json::json!(answer.headers).to_string();
     let status = i32::from(answer.status);
     let published = published(tables);
