@@ -3,7 +3,7 @@
 //! Must not know: the database. Invariant: whatever is not understood is an error that says what would be; nothing is
 //! ignored, and what is said twice is refused.
 
-use super::Problem;
+use super::{Problem, credentials};
 use crate::cache::{Query, Window};
 use crate::change::Position;
 use crate::filter::Filter;
@@ -36,7 +36,10 @@ fn malformed(detail: impl Into<String>) -> Problem {
 /// # Errors
 /// It is none.
 pub(super) fn pairs(what: &str, text: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    serde_urlencoded::from_bytes(text).map_err(|e| malformed(format!("{what}: {e}")))
+    let pairs: Vec<(String, String)> =
+        serde_urlencoded::from_bytes(text).map_err(|e| malformed(format!("{what}: {e}")))?;
+    credentials::refuse_in(&pairs)?;
+    Ok(pairs)
 }
 
 /// Sets what may be said once.
@@ -110,8 +113,8 @@ impl ListParams {
     ///
     /// # Errors
     /// The table is not there, or not for this caller; a name or a value is wrong.
-    pub(super) fn resolve(&self, tables: &Tables) -> Result<Query, Problem> {
-        let spec = self.request.resolve(tables, Access::Public).map_err(refused)?;
+    pub(super) fn resolve(&self, tables: &Tables, access: &Access) -> Result<Query, Problem> {
+        let spec = self.request.resolve(tables, access).map_err(refused)?;
         let order = self.order.as_deref().map(|order| Order::parse(order, &spec.table)).transpose();
         let order = order.map_err(|e| Problem::new(400, e.code(), e.to_string()))?.unwrap_or_default();
         let incarnation = tables.incarnation(spec.table.relid);
@@ -164,8 +167,8 @@ impl RowParams {
     ///
     /// # Errors
     /// The table is not there, or not for this caller; the key is none of it.
-    pub(super) fn resolve(&self, tables: &Tables) -> Result<Query, Problem> {
-        let mut spec = self.request.resolve(tables, Access::Public).map_err(refused)?;
+    pub(super) fn resolve(&self, tables: &Tables, access: &Access) -> Result<Query, Problem> {
+        let mut spec = self.request.resolve(tables, access).map_err(refused)?;
         spec.filter = Filter::of_key(&self.key, &spec.table).map_err(|e| Problem::from(Refusal::from(e)))?;
         let incarnation = tables.incarnation(spec.table.relid);
         Ok(Query::new(spec, incarnation, Window::Row))

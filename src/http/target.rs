@@ -3,11 +3,11 @@
 //! Must not know: the database. Invariant: an unpublished column and one that does not exist are refused in the same
 //! words, before any row is looked at; so is a table that is not public and one that does not exist.
 
-use super::Problem;
+use super::{Problem, credentials};
 use crate::change::Table;
 use crate::hub::Tables;
 use crate::pg::write::{Expected, RowKey, Verb};
-use crate::session;
+use crate::session::{self, Access};
 use crate::wire::strict::{BodyError, Members};
 use actix_web::HttpRequest;
 use percent_encoding::percent_decode_str;
@@ -43,6 +43,7 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
     if request.query_string().is_empty() {
         return Ok(());
     }
+    credentials::refuse_in(&serde_urlencoded::from_str::<Vec<_>>(request.query_string()).unwrap_or_default())?;
     Err(Problem::new(400, "malformed-request", "no parameters are taken in the address here"))
 }
 
@@ -50,8 +51,8 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
 ///
 /// # Errors
 /// 404, 503, or 403.
-pub(super) fn table(tables: &Tables, name: &str) -> Result<Arc<Table>, Problem> {
-    let table = tables.by_name(name).filter(|table| table.public).ok_or(session::Refusal::NotFound)?;
+pub(super) fn table(tables: &Tables, name: &str, access: &Access) -> Result<Arc<Table>, Problem> {
+    let table = tables.by_name(name).filter(|table| access.reaches(table)).ok_or(session::Refusal::NotFound)?;
     if let Some(why) = &table.broken {
         return Err(session::Refusal::Broken(why.clone()).into());
     }

@@ -9,6 +9,7 @@ use super::wishes::{Return, Wishes};
 use super::{App, POSITION, Problem, body, stream};
 use crate::change::Table;
 use crate::pg::write::{Answer, Expected, Operation, Order, Outcome, Render, Verb, Written};
+use crate::session::Access;
 use crate::wire::strict;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -33,8 +34,9 @@ pub(super) async fn insert(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Insert).await
+    one(request, payload, app, access, Verb::Insert).await
 }
 
 /// `PATCH /v1/tables/{table}/{key}`.
@@ -45,8 +47,9 @@ pub(super) async fn update(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Update).await
+    one(request, payload, app, access, Verb::Update).await
 }
 
 /// `PUT /v1/tables/{table}/{key}`.
@@ -57,8 +60,9 @@ pub(super) async fn replace(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Replace).await
+    one(request, payload, app, access, Verb::Replace).await
 }
 
 /// `DELETE /v1/tables/{table}/{key}`.
@@ -69,19 +73,21 @@ pub(super) async fn delete(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Delete).await
+    one(request, payload, app, access, Verb::Delete).await
 }
 
 async fn one(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
     verb: Verb,
 ) -> Result<HttpResponse, Problem> {
     let wishes = begin(&request, &app).await?;
     let (name, key) = address(&request);
-    let table = table(&app.hub.tables(), &name)?;
+    let table = table(&app.hub.tables(), &name, access)?;
     let key = key.filter(|_| verb != Verb::Insert).map(|key| row_key(key, &table)).transpose()?;
     match verb {
         Verb::Delete => {}
@@ -96,7 +102,7 @@ async fn one(
         verb => columns(strict::object(&body)?, &table, verb, &expected)?,
     };
     let order = Order {
-        claim: wishes.claim(&request, &body),
+        claim: wishes.claim(&request, &body, access),
         render: render(verb, table.clone(), wishes.prefer),
         operations: vec![Operation { verb, table, key, expected, values, answered: with_row(verb, wishes.prefer) }],
     };

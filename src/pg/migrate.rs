@@ -33,6 +33,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     5 "0005_watch.sql",
     6 "0006_writes.sql",
     7 "0007_sources_and_status.sql",
+    8 "0008_tickets.sql",
 ];
 
 /// Removes everything again.

@@ -150,11 +150,16 @@ impl Session {
         }
     }
 
+    /// What begins from here on begins in this name.
+    pub fn act_for(&mut self, access: Access) {
+        self.access = access;
+    }
+
     /// Begins a subscription; what comes of it is told by [`Session::next`]. Its label must not be in use.
     pub fn add(&mut self, request: Request, start: Start) {
         self.serial += 1;
         let serial = self.serial;
-        let begun = begin(self.hub.clone(), self.access, self.waker.clone(), request.clone(), start);
+        let begun = begin(self.hub.clone(), self.access.clone(), self.waker.clone(), request.clone(), start);
         let starting = Some(self.starting.spawn(async move { (serial, begun.await) }));
         if self.subs.is_empty() {
             // most have one, and room for four is most of what an idle session would take
@@ -413,18 +418,19 @@ impl Session {
                 (self.position, self.reached) = (None, 0);
             }
             let (hub, waker) = (self.hub.clone(), self.waker.clone());
-            let (code, status, detail) = match begin(hub, self.access, waker, request.clone(), Start::Again).await {
-                Ok(Ok(running)) => {
-                    self.subs[i].running = Some(running);
-                    self.subs[i].told = false;
-                    self.hub.counts().add_reset(reason);
-                    let told = message::reset(&request.table, reason.label(), self.hub.position());
-                    self.untold.push((request.sub, told));
-                    continue;
-                }
-                Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),
-                Err(error) => (error.code, 503, error.detail),
-            };
+            let (code, status, detail) =
+                match begin(hub, self.access.clone(), waker, request.clone(), Start::Again).await {
+                    Ok(Ok(running)) => {
+                        self.subs[i].running = Some(running);
+                        self.subs[i].told = false;
+                        self.hub.counts().add_reset(reason);
+                        let told = message::reset(&request.table, reason.label(), self.hub.position());
+                        self.untold.push((request.sub, told));
+                        continue;
+                    }
+                    Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),
+                    Err(error) => (error.code, 503, error.detail),
+                };
             self.subs[i].running = None;
             self.untold.push((request.sub, problem(code, status, &detail)));
         }

@@ -3,11 +3,12 @@
 //! Must not know: HTTP, SQL. Invariant: a table that may not be reached and one that does not exist are told apart
 //! by nobody outside.
 
+use crate::auth::Caller;
 use crate::change::Table;
 use crate::filter::{Filter, FilterError};
 use crate::hub::{Spec, Tables};
 use crate::wire::Projection;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// One subscription as asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +25,32 @@ pub struct Request {
     pub wide_as_strings: bool,
 }
 
-/// Which tables somebody may reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// In whose name something is done.
+#[derive(Clone, Debug)]
 pub enum Access {
-    /// Those watched with `public => true`.
-    Public,
-    /// All watched: the operator at the terminal, who has the database's password anyway.
+    /// A caller's: tables watched with `public => true`, whatever the role.
+    Caller(Arc<Caller>),
+    /// The operator's at the terminal, who has the database's password anyway: all watched tables.
     Operator,
+}
+
+static ANONYMOUS: LazyLock<Access> = LazyLock::new(|| Access::Caller(Caller::anonymous().clone()));
+
+impl Access {
+    /// Of whoever shows no token. Always the same one: most requests are of this kind, and cost nothing for it.
+    #[must_use]
+    pub fn anonymous() -> &'static Access {
+        &ANONYMOUS
+    }
+
+    /// May this table be reached?
+    #[must_use]
+    pub fn reaches(&self, table: &Table) -> bool {
+        match self {
+            Access::Caller(_) => table.public,
+            Access::Operator => true,
+        }
+    }
 }
 
 /// Why a request cannot be served.
@@ -57,11 +77,9 @@ impl Request {
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub fn resolve(&self, tables: &Tables, access: Access) -> Result<Spec, Refusal> {
-        let table: &Arc<Table> = tables
-            .by_name(&self.table)
-            .filter(|table| access == Access::Operator || table.public)
-            .ok_or(Refusal::NotFound)?;
+    pub fn resolve(&self, tables: &Tables, access: &Access) -> Result<Spec, Refusal> {
+        let table: &Arc<Table> =
+            tables.by_name(&self.table).filter(|table| access.reaches(table)).ok_or(Refusal::NotFound)?;
         if let Some(why) = &table.broken {
             return Err(Refusal::Broken(why.clone()));
         }

@@ -16,7 +16,7 @@ pub(super) type Begun = Result<Result<Subscription, Refusal>, SourceError>;
 /// Resolves and subscribes; once more when the table changes in between.
 pub(super) async fn begin(hub: Arc<Hub>, access: Access, waker: Arc<Notify>, request: Request, start: Start) -> Begun {
     loop {
-        let spec = match request.resolve(&hub.tables(), access) {
+        let spec = match request.resolve(&hub.tables(), &access) {
             Ok(spec) => spec,
             Err(refusal) => return Ok(Err(refusal)),
         };
