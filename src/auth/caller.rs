@@ -66,6 +66,15 @@ impl Caller {
         self.role == other.role && self.subject == other.subject
     }
 
+    /// Waits until its authority is over: for ever without a token.
+    pub async fn over(&self, clock: &Clock) {
+        match &self.expiry {
+            // apart: most have none, and what waits here waits by the thousand
+            Some(expiry) => Box::pin(expiry.over(clock)).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Is its authority over?
     #[must_use]
     pub fn is_over(&self, clock: &Clock) -> bool {

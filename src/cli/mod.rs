@@ -6,6 +6,7 @@
 mod database;
 mod serve;
 mod tail;
+mod token;
 
 use crate::config::{self, ConfigError, DatabaseArgs, ServeArgs};
 use crate::demo::{DemoArgs, DemoError, demo};
@@ -89,6 +90,12 @@ pub enum Command {
         Example: rowcast tail scores 'league=eq.nfl' | jq .changes"
     )]
     Tail(tail::TailArgs),
+    /// Print a token, signed with the shared secret: for development
+    #[command(
+        after_help = "Signs with `ROWCAST_JWT_SECRET`, as `rowcast serve` verifies. Whoever has the secret can be anybody: give it to no client.\n\n\
+        Example: curl -H \"Authorization: Bearer $(rowcast token --role player --claim team=7 --expires 1h)\" ..."
+    )]
+    Token(token::TokenArgs),
     /// Print the OpenAPI document: every address, what it takes, every answer
     ///
     /// The same as `GET /openapi.json` of a running gateway. Needs no database.
@@ -140,7 +147,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Config(_) | CliError::Usage(_) | CliError::Pg(PgError::Url(_)) => 2,
-            CliError::Start(StartError::Database(PgError::Url(_))) => 2,
+            CliError::Start(StartError::Database(PgError::Url(_)) | StartError::Auth(_)) => 2,
             CliError::Pg(
                 PgError::Unsupported(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_),
             )
@@ -159,6 +166,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Unwatch { table, drop_version, database } => database::unwatch(database, &table, drop_version).await,
         Command::Tables { database, json } => database::tables(database, json).await,
         Command::Tail(args) => tail::tail(args).await,
+        Command::Token(args) => token::token(&args),
         Command::Openapi => write_line(crate::http::openapi()),
         Command::Demo(args) => demo(args, config::environment(), serve::stop_signal()).await.map_err(CliError::Demo),
     };

@@ -3,7 +3,7 @@
 //! Must not know: the database. Invariant: whatever is not understood is an error that says what would be; nothing is
 //! ignored, and what is said twice is refused.
 
-use super::Problem;
+use super::{Problem, credentials};
 use crate::cache::{Query, Window};
 use crate::change::{Position, Resume};
 use crate::filter::Filter;
@@ -37,7 +37,10 @@ fn malformed(detail: impl Into<String>) -> Problem {
 /// # Errors
 /// It is none.
 pub(super) fn pairs(what: &str, text: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    serde_urlencoded::from_bytes(text).map_err(|e| malformed(format!("{what}: {e}")))
+    let pairs: Vec<(String, String)> =
+        serde_urlencoded::from_bytes(text).map_err(|e| malformed(format!("{what}: {e}")))?;
+    credentials::refuse_in(&pairs)?;
+    Ok(pairs)
 }
 
 /// Sets what may be said once.

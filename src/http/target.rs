@@ -3,7 +3,7 @@
 //! Must not know: the database. Invariant: a column that is not shown and one that does not exist are refused in the same
 //! words, before any row is looked at; so is a table that the caller may not reach and one that does not exist.
 
-use super::Problem;
+use super::{Problem, credentials};
 use crate::change::{Seen, Table};
 use crate::hub::Tables;
 use crate::permit::{ANON, Permit};
@@ -44,6 +44,7 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
     if request.query_string().is_empty() {
         return Ok(());
     }
+    credentials::refuse_in(&serde_urlencoded::from_str::<Vec<_>>(request.query_string()).unwrap_or_default())?;
     Err(Problem::new(400, "malformed-request", "no parameters are taken in the address here"))
 }
 

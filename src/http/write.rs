@@ -35,8 +35,9 @@ pub(super) async fn insert(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Insert).await
+    one(request, payload, app, access, Verb::Insert).await
 }
 
 /// `PATCH /v1/tables/{table}/{key}`.
@@ -47,8 +48,9 @@ pub(super) async fn update(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Update).await
+    one(request, payload, app, access, Verb::Update).await
 }
 
 /// `PUT /v1/tables/{table}/{key}`.
@@ -59,8 +61,9 @@ pub(super) async fn replace(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Replace).await
+    one(request, payload, app, access, Verb::Replace).await
 }
 
 /// `DELETE /v1/tables/{table}/{key}`.
@@ -71,19 +74,21 @@ pub(super) async fn delete(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Delete).await
+    one(request, payload, app, access, Verb::Delete).await
 }
 
 async fn one(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
     verb: Verb,
 ) -> Result<HttpResponse, Problem> {
     let wishes = begin(&request, &app).await?;
     let (name, key) = address(&request);
-    let (table, permit) = table(&app.hub.tables(), &name, Access::anonymous())?;
+    let (table, permit) = table(&app.hub.tables(), &name, access)?;
     let key = key.filter(|_| verb != Verb::Insert).map(|key| row_key(key, &table)).transpose()?;
     match verb {
         Verb::Delete => {}
@@ -98,7 +103,7 @@ async fn one(
         verb => columns(strict::object(&body)?, permit.seen(&table), verb, &expected)?,
     };
     let order = Order {
-        claim: wishes.claim(&request, &body),
+        claim: wishes.claim(&request, &body, access),
         render: render(verb, table.clone(), wishes.prefer),
         operations: vec![Operation {
             verb,

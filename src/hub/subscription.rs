@@ -342,6 +342,12 @@ impl Subscription {
         self.at
     }
 
+    /// Is it what was asked for by this?
+    #[must_use]
+    pub fn is_of(&self, spec: &Spec) -> bool {
+        self.shape.spec.key() == spec.key()
+    }
+
     /// What is shown of the table.
     #[must_use]
     pub fn mark(&self) -> Mark {

@@ -35,6 +35,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     7 "0007_rule_filters.sql",
     8 "0008_rules.sql",
     9 "0009_sources_and_status.sql",
+    10 "0010_tickets.sql",
 ];
 
 /// Removes everything again.

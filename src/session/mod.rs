@@ -54,6 +54,8 @@ struct Sub {
     /// Not used twice, unlike the label.
     serial: u64,
     request: Request,
+    /// In whose name it began: see [`Session::era`].
+    era: u64,
     running: Option<Subscription>,
     /// It is on its way.
     starting: Option<AbortHandle>,
@@ -69,6 +71,8 @@ struct Sub {
 pub struct Session {
     hub: Arc<Hub>,
     access: Access,
+    /// Which one in a row it is, who asks.
+    era: u64,
     waker: Arc<Notify>,
     subs: Vec<Sub>,
     serial: u64,
@@ -133,6 +137,7 @@ impl Session {
         Session {
             hub,
             access,
+            era: 0,
             waker: Arc::new(Notify::new()),
             subs: Vec::new(),
             serial: 0,
@@ -150,6 +155,12 @@ impl Session {
         }
     }
 
+    /// From here on in this name: what begins, and what runs already as far as it is still shown.
+    pub fn act_for(&mut self, access: Access) {
+        self.access = access;
+        self.era += 1;
+    }
+
     /// Begins a subscription; what comes of it is told by [`Session::next`]. Its label must not be in use.
     pub fn add(&mut self, request: Request, start: Start) {
         self.serial += 1;
@@ -160,7 +171,8 @@ impl Session {
             // most have one, and room for four is most of what an idle session would take
             self.subs.reserve_exact(1);
         }
-        self.subs.push(Sub { serial, request, running: None, starting, told: false, behind: false });
+        let era = self.era;
+        self.subs.push(Sub { serial, request, era, running: None, starting, told: false, behind: false });
     }
 
     /// Ends a subscription: nothing of it is handed out from here on. False when there is none of this label.
@@ -410,10 +422,29 @@ impl Session {
         }
     }
 
-    /// Subscribes anew where the table changed underneath.
+    /// Why a subscription cannot go on as it is. Where somebody else asks now than when it began, it is looked whether that makes
+    /// a difference.
+    fn ended(&mut self, i: usize) -> Option<ResetReason> {
+        let sub = &mut self.subs[i];
+        let running = sub.running.as_ref()?;
+        if let Some(reason) = running.closed() {
+            return Some(reason);
+        }
+        if sub.era == self.era {
+            return None;
+        }
+        if !sub.request.resolve(&self.hub.tables(), &self.access).is_ok_and(|spec| running.is_of(&spec)) {
+            // it stays of that era until it began anew: whoever waits for a pass may turn away
+            return Some(ResetReason::Permission);
+        }
+        sub.era = self.era;
+        None
+    }
+
+    /// Subscribes anew where the table changed underneath, or what is shown of it.
     async fn reopen(&mut self) {
         for i in 0..self.subs.len() {
-            let Some(reason) = self.subs[i].running.as_ref().and_then(Subscription::closed) else { continue };
+            let Some(reason) = self.ended(i) else { continue };
             let request = self.subs[i].request.clone();
             if reason == ResetReason::Expired {
                 // another history: its ticks are not comparable
@@ -424,7 +455,7 @@ impl Session {
                 match begin(hub, self.access.clone(), waker, request.clone(), Start::Again).await {
                     Ok(Ok(running)) => {
                         let at = self.hub.position().map(|position| Resume { position, marks: running.mark().into() });
-                        self.subs[i].running = Some(running);
+                        (self.subs[i].running, self.subs[i].era) = (Some(running), self.era);
                         self.subs[i].told = false;
                         self.hub.counts().add_reset(reason);
                         let told = message::reset(&request.table, reason.label(), at);

@@ -57,7 +57,8 @@ pub(super) fn components() -> Components {
         ("Readiness", readiness()),
     ];
     let all = named.into_iter().fold(ComponentsBuilder::new(), |all, (name, schema)| all.schema(name, schema));
-    all.header("X-Request-Id", header("Names the request in the log."))
+    super::tickets::schemes(all)
+        .header("X-Request-Id", header("Names the request in the log."))
         .header("No-Store", header("`no-store`."))
         // any method that is not in the document
         .response("MethodNotAllowed", not_allowed())

@@ -7,7 +7,6 @@ mod connection;
 mod guard;
 mod incoming;
 mod input;
-mod origin;
 mod pulse;
 mod quota;
 mod writes;
@@ -15,7 +14,7 @@ mod writes;
 use super::lasting::Opened;
 use super::outlet::Outlet;
 use super::rail::Rail;
-use super::{App, Problem, stream, target};
+use super::{App, Problem, auth, credentials, origin, stream};
 use crate::wire::CloseReason;
 use actix_http::ws::{hash_key, verify_handshake};
 use actix_web::dev::Payload;
@@ -51,7 +50,7 @@ pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened
         return Err(Problem::not_found());
     };
     origin::check(request, &app.ws.allowed_origins)?;
-    target::no_query(request)?;
+    let ticket = ticket(request)?;
     if !asks_for_ours(request) {
         return Ok(Opened::Answered(upgrade_required()));
     }
@@ -61,13 +60,27 @@ pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened
     let offered = offered(request);
     let refused = (offered == Some(false)).then_some(CloseReason::NoSubprotocol);
     let head = head(request, offered == Some(true));
-    let stay = app.streams.enter(request.peer_addr().map(|peer| peer.ip())).ok_or_else(stream::too_many_streams)?;
+    let access = auth::access_with(request, app, ticket.as_deref()).await?.into_owned();
+    let address = request.peer_addr().map(|peer| peer.ip());
+    let stay = app.streams.enter(address, auth::caller(&access)).ok_or_else(stream::too_many_streams)?;
     let Some(outlet) = Outlet::take(request, app.write_timeout).await else {
         let detail = "an earlier answer of the connection is still unread: connect anew";
         return Err(Problem::unavailable("unavailable", detail));
     };
-    let connection = Connection::new(app.clone(), outlet, rail.clone(), Incoming::new(payload), stay);
+    let connection = Connection::new(app.clone(), outlet, rail.clone(), Incoming::new(payload), stay, access);
     Ok(Opened::Goes(Box::pin(connection.run(head, refused))))
+}
+
+/// The ticket, if one is shown. No other parameter is taken: what is wanted is said in messages.
+fn ticket(request: &HttpRequest) -> Result<Option<String>, Problem> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(request.query_string()).unwrap_or_default();
+    credentials::refuse_in(&pairs)?;
+    let mut pairs = pairs.into_iter();
+    match (pairs.next(), pairs.next()) {
+        (None, _) if request.query_string().is_empty() => Ok(None),
+        (Some((name, ticket)), None) if name == "ticket" => Ok(Some(ticket)),
+        _ => Err(Problem::new(400, "malformed-request", "no parameter but one `ticket` is taken in the address here")),
+    }
 }
 
 /// Is our subprotocol among those offered? None when none is.
