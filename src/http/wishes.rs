@@ -201,7 +201,7 @@ mod tests {
                 request = request.append_header(*header);
             }
             let request = request.to_http_request();
-            Wishes::of(&request).unwrap().claim(&request, body).unwrap().request
+            Wishes::of(&request).unwrap().claim(&request, body, Access::anonymous()).unwrap().request
         };
         let first = claim("/v1/tables/t/1", &[("if-match", "\"1\"")], b"{}");
         assert_eq!(first, claim("/v1/tables/t/1", &[("if-match", "\"1\""), ("user-agent", "other")], b"{}"));
