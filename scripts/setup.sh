@@ -2,8 +2,9 @@
 # Installs what the demo and the tests need and this machine lacks. Safe to run again: what is there is left alone.
 #
 #   scripts/setup.sh          a PostgreSQL server, and a linker for cargo
-#   scripts/setup.sh tests    also pgbench and the contrib modules, a browser with its driver, and Schemathesis, which
-#                             tests the HTTP side against its OpenAPI document, in target/schemathesis
+#   scripts/setup.sh tests    also pgbench and the contrib modules, a browser with its driver, Schemathesis, which
+#                             tests the HTTP side against its OpenAPI document, in target/schemathesis, and the
+#                             WebSocket client of npm, in target/node
 #
 # On Debian and Ubuntu it uses apt (with sudo when not root). Elsewhere it says what to install and fails.
 set -euo pipefail
@@ -49,6 +50,19 @@ schemathesis() {
   cp "$pins" "$home/pins.txt"
 }
 
+# Once, and again when the pinned version changes.
+node_client() {
+  local pins=${0%/*}/node home=${CARGO_TARGET_DIR:-${0%/*}/../target}/node
+  cmp -s "$pins/package-lock.json" "$home/package-lock.json" && [ -d "$home/node_modules/ws" ] && return 0
+  { have node && have npm; } || { say 'the WebSocket client of npm needs node and npm'; exit 1; }
+  say "installing: ws, into $home"
+  rm -rf "$home"
+  mkdir -p "$home"
+  cp "$pins/package.json" "$pins/package-lock.json" "$home"
+  # nothing of it runs; npm puts the modules there when all of them came
+  npm ci --prefix "$home" --ignore-scripts --no-audit --no-fund --silent >&2
+}
+
 if ! have cargo; then
   say 'cargo is missing: install Rust 1.89 or newer (https://rustup.rs), then run this again'
   exit 1
@@ -63,17 +77,18 @@ if [ "$wanted" = tests ]; then
   have chromium || have chromium-browser || have google-chrome || missing+=(chromium)
   have chromedriver || missing+=(chromium-driver)
   have_python || missing+=(python3 python3-venv)
+  { have node && have npm; } || missing+=(nodejs npm)
 fi
 if [ ${#missing[@]} -eq 0 ]; then
-  [ "$wanted" = demo ] || schemathesis
+  [ "$wanted" = demo ] || { schemathesis; node_client; }
   exit 0
 fi
 
 if ! have apt-get; then
   say "missing: ${missing[*]} (Debian's names); this script installs with apt only"
-  say '  macOS:  brew install postgresql@17   and for the tests: brew install --cask chromium chromedriver'
-  say '  Fedora: sudo dnf install postgresql-server postgresql-contrib gcc   and for the tests: chromium chromedriver'
-  say '  Arch:   sudo pacman -S postgresql gcc   and for the tests: chromium'
+  say '  macOS:  brew install postgresql@17   and for the tests: brew install node; brew install --cask chromium chromedriver'
+  say '  Fedora: sudo dnf install postgresql-server postgresql-contrib gcc   and for the tests: chromium chromedriver nodejs npm'
+  say '  Arch:   sudo pacman -S postgresql gcc   and for the tests: chromium nodejs npm'
   exit 1
 fi
 
@@ -104,4 +119,4 @@ done
 [ ${#optional[@]} -eq 0 ] || apt install --no-install-recommends "${optional[@]}" || say "no ${optional[*]} here: browser tests will be left out"
 
 have_server || { say 'there is still no PostgreSQL server of version 14 or newer; "rowcast demo" names other ways'; exit 1; }
-[ "$wanted" = demo ] || schemathesis
+[ "$wanted" = demo ] || { schemathesis; node_client; }

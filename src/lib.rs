@@ -53,9 +53,10 @@
 //! tick at registration is read once for all who ask, and sent before the ring. A position that is unknown or too
 //! old is answered with `reset` and a snapshot. A subscriber that fell off its ring is brought forward in the same way.
 //!
-//! *A client talks over a WebSocket.* The handler of `/v1/ws` stays pending for as long as the connection lives: what comes
-//! passes a guard that looks at the head of each frame, then the framework's reader; what leaves goes straight to the
-//! socket. Its [`session::Session`] is a lasting one: subscriptions are added and removed while it runs.
+//! *A client talks over a WebSocket.* The service of `/v1/ws` stays pending for as long as the connection lives, without the
+//! request it came with: what comes passes a guard that looks at the head of each frame, then the framework's codec; what leaves
+//! goes straight to the socket. Its [`session::Session`] is a lasting one: subscriptions are added and removed while it runs. With
+//! one that is live the client rides like everybody else, and gets off when there is something else to say.
 //!
 //! *A client writes.* [`http`] knows the whole request before the first statement; [`pg::write`] compares the version
 //! under the row's lock, writes, keeps the answer if it may be asked for again, and commits, all in one transaction

@@ -412,12 +412,41 @@ mod tests {
             .join("\n");
         let file: File = toml::from_str(&all).unwrap();
         assert!(format!("{file:?}").matches("None").count() == 0, "{file:?}");
+        // one of the two, and that file is nobody's here
+        let all = all.lines().filter(|l| !l.starts_with("jwt_secret_file")).collect::<Vec<_>>().join("\n");
         let settings = with_file(&all, ServeArgs::default()).unwrap();
         let default = Settings::new("");
         assert_eq!(
             (settings.pool_size, settings.ring_bytes, settings.retention),
             (default.pool_size, default.ring_bytes, default.retention)
         );
+    }
+
+    #[test]
+    fn a_secret_stands_in_one_place_and_is_never_shown() {
+        let with = |text: &str| with_file(&format!("database_url = \"x\"\n{text}"), ServeArgs::default());
+        let settings = with("jwt_secret = \"hunter2hunter2hunter2hunter2hunter2\"\njwt_role_claim = \"\"").unwrap();
+        assert!(settings.auth.secret.is_some() && settings.auth.role_claim.is_none());
+        let printed = format!("{settings:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+        for text in [
+            "jwt_secret = \"hunter2",
+            "jwt_secret = hunter2",
+            "jwt_secret = [\"hunter2\"]",
+            "jwt_secret = \"a\"\njwt_secret = \"hunter2\"",
+            "jwt_secrets = \"hunter2\"",
+        ] {
+            let error = with(text).unwrap_err().to_string();
+            assert!(!error.contains("hunter2") && error.contains("line "), "{error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "hunter2\r\n").unwrap();
+        let file = format!("jwt_secret_file = {path:?}");
+        assert_eq!(with(&file).unwrap().auth.secret.unwrap().expose(), "hunter2");
+        assert!(with(&format!("{file}\njwt_secret = \"x\"")).unwrap_err().to_string().contains("exclude each other"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(with(&file), Err(ConfigError::Read(..))));
     }
 
     #[test]

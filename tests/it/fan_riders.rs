@@ -20,7 +20,7 @@ async fn world() -> World {
 
 /// A gateway that has told what happened before it came.
 async fn gateway(world: &World) -> TestGateway {
-    let gateway = world.gateway_with(|s| s.ring_bytes = 256 << 20).await;
+    let gateway = world.gateway_with(|s| (s.ring_bytes, s.write_timeout) = (256 << 20, PATIENCE)).await;
     let mut client = Sse::open(gateway.address, "table=items&id=eq.1").await;
     client.event().await.unwrap();
     world.run("update items set n = -1 where id = 1").await;

@@ -62,6 +62,8 @@ mod writes_walk;
 mod ws_end;
 mod ws_frames;
 mod ws_handshake;
+mod ws_node;
+mod ws_riders;
 mod ws_subscriptions;
 mod ws_walk;
 mod ws_writes;

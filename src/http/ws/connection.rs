@@ -274,7 +274,7 @@ impl Connection {
             Input::Init(_) if self.begun => return Err(end(CloseReason::BadMessage, "`init` came twice")),
             Input::Init(init) => {
                 if let Some(token) = init.token {
-                    self.show(&token).await?;
+                    self.show(token.expose()).await?;
                 }
                 self.begin().await?;
             }
@@ -283,7 +283,7 @@ impl Connection {
             Input::Unsubscribe(sub) => self.unsubscribe(&sub),
             Input::Write(write) => self.write(write),
             Input::Nul(id) => self.answer(&writes::refused(&id, &BodyError::Nul.into())),
-            Input::Auth(token) => self.renew(&token).await?,
+            Input::Auth(token) => self.renew(token.expose()).await?,
             Input::Ping => self.answer("{\"type\":\"pong\"}"),
         }
         Ok(())

@@ -4,12 +4,14 @@
 
 use super::super::params::MAX_LABEL;
 use super::super::subscribe::Wanted;
+use crate::auth::Secret;
 use crate::wire::strict::{self, BodyError};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 
 /// One message.
+#[derive(Debug)]
 pub(super) enum Input {
     /// The first one.
     Init(Token),
@@ -20,7 +22,7 @@ pub(super) enum Input {
     /// Writes rows.
     Write(Write),
     /// Hands in a new token.
-    Auth(String),
+    Auth(Secret),
     /// A write, by its `id`, with text that the database cannot store.
     Nul(String),
     /// Asks for a sign of life.
@@ -28,13 +30,13 @@ pub(super) enum Input {
 }
 
 /// `{"type": "init", "token"}`.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Token {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
     /// None is nobody in particular.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 }
 
 /// `{"type": "auth", "token"}`.
@@ -43,7 +45,7 @@ pub(super) struct Token {
 struct Auth {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
-    token: String,
+    token: Secret,
 }
 
 /// `{"type": "write", "id", "ops", "idempotency_key"}`.
@@ -121,7 +123,9 @@ mod tests {
     #[test]
     fn each_message_is_read() {
         assert!(matches!(Input::read(r#"{"type":"init"}"#), Ok(Input::Init(Token { token: None, .. }))));
-        assert!(matches!(Input::read(r#"{"token":"x","type":"auth"}"#), Ok(Input::Auth(token)) if token == "x"));
+        assert!(
+            matches!(Input::read(r#"{"token":"x","type":"auth"}"#), Ok(Input::Auth(token)) if token.expose() == "x")
+        );
         assert!(matches!(Input::read(r#"{"type":"subscribe","sub":"2","table":"t"}"#), Ok(Input::Subscribe(_))));
         assert!(
             matches!(Input::read(r#"{"type":"unsubscribe","sub":"2"}"#), Ok(Input::Unsubscribe(sub)) if sub == "2")
