@@ -35,6 +35,8 @@ mod reads_outage;
 mod reads_shared;
 mod reads_stale;
 mod reads_walk;
+mod rules_rows;
+mod rules_stream;
 mod snapshots;
 mod stream_body;
 mod stress;
