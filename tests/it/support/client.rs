@@ -67,6 +67,8 @@ pub struct SseEvent {
 /// `GET /v1/stream`.
 pub struct Sse {
     query: String,
+    /// Shown with every request.
+    pub token: Option<String>,
     body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     buffer: Vec<u8>,
     /// No event ends before this offset of the buffer: a large one is searched once.
@@ -82,16 +84,32 @@ type Body = BoxStream<'static, reqwest::Result<bytes::Bytes>>;
 
 impl Sse {
     pub async fn open(at: SocketAddr, query: &str) -> Sse {
-        let body = Sse::get(at, query, None).await.unwrap();
-        let (buffer, replica, events) = (Vec::new(), Replica::default(), Vec::new());
-        Sse { query: query.to_owned(), body, buffer, searched: 0, replica, events, recording: true }
+        Sse::open_as(at, query, None).await
     }
 
-    async fn get(at: SocketAddr, query: &str, last: Option<&str>) -> reqwest::Result<Body> {
+    pub async fn open_as(at: SocketAddr, query: &str, token: Option<&str>) -> Sse {
+        let body = Sse::get(at, query, None, token).await.unwrap();
+        let (buffer, replica, events) = (Vec::new(), Replica::default(), Vec::new());
+        Sse {
+            query: query.to_owned(),
+            token: token.map(str::to_owned),
+            body,
+            buffer,
+            searched: 0,
+            replica,
+            events,
+            recording: true,
+        }
+    }
+
+    async fn get(at: SocketAddr, query: &str, last: Option<&str>, token: Option<&str>) -> reqwest::Result<Body> {
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let mut request = client.get(format!("http://{at}/v1/stream?{query}")).header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
+        }
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
         }
         let answer = request.send().await?;
         assert_eq!(answer.status(), 200, "{query}: {}", answer.text().await.unwrap());
@@ -187,7 +205,7 @@ impl Client for Sse {
             self.replica.roll_back();
             let deadline = tokio::time::Instant::now() + PATIENCE;
             loop {
-                match Sse::get(to, &self.query, self.replica.position.as_deref()).await {
+                match Sse::get(to, &self.query, self.replica.position.as_deref(), self.token.as_deref()).await {
                     Ok(body) => return self.body = body,
                     // a gateway that starts again
                     Err(e) => assert!(tokio::time::Instant::now() < deadline, "{to} does not come back: {e}"),

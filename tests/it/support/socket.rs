@@ -32,7 +32,16 @@ pub enum Ended {
 impl Socket {
     /// Connects with these headers.
     pub async fn connect(at: SocketAddr, headers: &[(&str, &str)]) -> Result<(Socket, Response), tungstenite::Error> {
-        let mut request = format!("ws://{at}/v1/ws").into_client_request().unwrap();
+        Socket::connect_to(at, "/v1/ws", headers).await
+    }
+
+    /// The same to this address of the gateway.
+    pub async fn connect_to(
+        at: SocketAddr,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(Socket, Response), tungstenite::Error> {
+        let mut request = format!("ws://{at}{target}").into_client_request().unwrap();
         for (name, value) in headers {
             let name: tungstenite::http::HeaderName = name.parse().unwrap();
             request.headers_mut().append(name, value.parse().unwrap());
@@ -45,8 +54,13 @@ impl Socket {
 
     /// Connects, says `init` and waits for `ready`.
     pub async fn ready(at: SocketAddr) -> Socket {
+        Socket::ready_as(at, None).await
+    }
+
+    /// The same with a token.
+    pub async fn ready_as(at: SocketAddr, token: Option<&str>) -> Socket {
         let (mut socket, _) = Socket::connect(at, &[("sec-websocket-protocol", "rowcast.v1")]).await.unwrap();
-        socket.send(json!({ "type": "init" })).await;
+        socket.send(json!({ "type": "init", "token": token })).await;
         let ready = socket.next().await;
         assert_eq!(ready["type"], "ready", "{ready}");
         socket
