@@ -77,7 +77,9 @@ impl Feed {
                 self.say_bye(reason).await;
             }
             End::Cut(cut) => {
-                self.counted.because(cut.into());
+                // a client that is slow to take the last it may have is not what ended it
+                let over = self.stay.over().filter(|reason| *reason == CloseReason::TokenExpired && cut == Cut::Slow);
+                self.counted.because(over.unwrap_or(cut.into()));
                 tracing::debug!(?cut, "a stream was cut");
                 if let Some(outlet) = self.outlet.take() {
                     outlet.abandon();

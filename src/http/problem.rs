@@ -159,6 +159,12 @@ impl Problem {
         problem
     }
 
+    /// 500: what handlers share is not there.
+    #[must_use]
+    pub(super) fn no_state() -> Problem {
+        Problem::internal("the request could not be answered", "handlers have no state".to_owned())
+    }
+
     fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }

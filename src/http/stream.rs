@@ -96,7 +96,7 @@ async fn events(
     ticket: Option<&str>,
 ) -> Result<Opened, Problem> {
     let (Some(app), Some(rail)) = (request.app_data::<web::Data<App>>(), request.app_data::<Rc<Rail>>()) else {
-        return Err(Problem::not_found());
+        return Err(Problem::no_state());
     };
     let farewell = |reason| Ok(Opened::Answered(sse::farewell(app, reason)));
     let access = match auth::access_with(request, app, ticket).await {

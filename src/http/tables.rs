@@ -23,10 +23,7 @@ async fn serve(request: HttpRequest, payload: web::Payload) -> Result<HttpRespon
     if !served.split(", ").any(|method| request.method().as_str() == method) {
         return Ok(not_allowed(served).await);
     }
-    let app = request
-        .app_data::<web::Data<App>>()
-        .cloned()
-        .ok_or_else(|| Problem::internal("the request could not be answered", "handlers have no state".to_owned()))?;
+    let app = request.app_data::<web::Data<App>>().cloned().ok_or_else(Problem::no_state)?;
     let access = &*auth::access(&request, &app).await?;
     match (is_row, request.method().as_str()) {
         (true, "PATCH") => write::update(request.clone(), payload, app, access).await,

@@ -9,6 +9,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("deadpool", &["pg/"]),
     ("actix", &["http/", "gateway.rs"]),
     ("moka", &["cache/"]),
+    ("jsonwebtoken", &["auth/"]),
+    // nothing else is ever asked for anything
+    ("reqwest", &["auth/"]),
     // what is served elsewhere would be missing in the description
     ("web::resource", &["http/routes.rs", "http/tables.rs"]),
     ("utoipa", &["http/openapi/", "http/routes.rs"]),
@@ -28,6 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["permit"],
     &["wire"],
     &["tasks"],
+    &["auth"],
     &["hub"],
     &["session", "cache"],
     &["pg"],

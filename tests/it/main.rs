@@ -9,6 +9,11 @@
 )]
 
 mod architecture;
+mod auth_command;
+mod auth_expiry;
+mod auth_jwks;
+mod auth_tickets;
+mod auth_tokens;
 mod bad_http;
 mod bad_input;
 mod browser;

@@ -47,7 +47,7 @@ pub(crate) struct WsOptions {
 /// It is no handshake, or from an origin that is not allowed.
 pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened, Problem> {
     let (Some(app), Some(rail)) = (request.app_data::<web::Data<App>>(), request.app_data::<Rc<Rail>>()) else {
-        return Err(Problem::not_found());
+        return Err(Problem::no_state());
     };
     origin::check(request, &app.ws.allowed_origins)?;
     let ticket = ticket(request)?;

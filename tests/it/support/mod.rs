@@ -4,6 +4,7 @@ pub mod client;
 pub mod cutter;
 pub mod everyone;
 pub mod gate;
+pub mod issuer;
 pub mod journal;
 pub mod keys;
 pub mod mirror;
