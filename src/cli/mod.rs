@@ -4,6 +4,7 @@
 //! one this program serves.
 
 mod database;
+mod rules;
 mod serve;
 mod tail;
 mod token;
@@ -75,7 +76,24 @@ pub enum Command {
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// List the watched tables and what is wrong with them
+    /// Allow a role to reach a table: which rows and columns, and whether it writes them
+    #[command(
+        after_help = "The role is the one in the caller's token, or `anon` for whoever has none. Runs `select rowcast.allow(...)`;\n\
+        again for the same role it replaces what was allowed.\n\n\
+        Example: rowcast allow notes member --filter 'tenant=eq.{tenant}' --columns title,body --write"
+    )]
+    Allow(rules::AllowArgs),
+    /// Take back what a role was allowed
+    Deny {
+        /// Table, as in SQL
+        table: String,
+        /// Role of tokens, or `anon`
+        role: String,
+        /// Which database.
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// List the watched tables, their rules and what is wrong with them
     Tables {
         /// Which database.
         #[command(flatten)]
@@ -164,6 +182,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Migrate { database, print, uninstall } => database::migrate(database, print, uninstall).await,
         Command::Watch(args) => database::watch(args).await,
         Command::Unwatch { table, drop_version, database } => database::unwatch(database, &table, drop_version).await,
+        Command::Allow(args) => rules::allow(args).await,
+        Command::Deny { table, role, database } => rules::deny(database, &table, &role).await,
         Command::Tables { database, json } => database::tables(database, json).await,
         Command::Tail(args) => tail::tail(args).await,
         Command::Token(args) => token::token(&args),

@@ -41,6 +41,7 @@ mod reads_shared;
 mod reads_stale;
 mod reads_walk;
 mod rules_rows;
+mod rules_security;
 mod rules_stream;
 mod snapshots;
 mod stream_body;

@@ -6,7 +6,7 @@ use crate::support::{Writing, eventually, with_secret};
 use serde_json::json;
 
 const TABLES: &str = "create table notes (id int primary key, tenant text not null default 'a', body text, hidden int default 7, doc jsonb);
-    insert into notes values (1, 'a', 'canary-a', 1, '{\"x\": 1}'), (2, 'b', 'canary-b', 2, '{}'), (3, 'a', 'canary-a', 3, null);
+    insert into notes values (1, 'a', 'note-a', 1, '{\"x\": 1}'), (2, 'b', 'note-b', 2, '{}'), (3, 'a', 'note-a', 3, null);
     select rowcast.watch('notes', ttl => '1 min');
     select rowcast.allow('notes', 'member', filter => 'tenant=eq.{tenant}', columns => array['tenant', 'body', 'doc'], write => true);
     select rowcast.allow('notes', 'reader', filter => 'tenant=eq.{tenant}');
@@ -60,7 +60,7 @@ async fn a_hidden_row_and_no_row_are_the_same() {
         assert_eq!(between - before, statements().await - between, "{method}: as many statements");
     }
     let rows = "select string_agg(concat(id, tenant, body), ' ' order by id) from notes";
-    assert_eq!(w.text(rows).await, "1acanary-a 2bcanary-b 3acanary-a");
+    assert_eq!(w.text(rows).await, "1anote-a 2bnote-b 3anote-a");
     w.gateway.stop().await;
 }
 
@@ -72,10 +72,10 @@ async fn an_answer_for_one_group_is_never_another_s() {
     let reader = token(json!({ "role": "reader", "tenant": "a" }));
     for round in 0..3 {
         for (token, own, other, columns) in [
-            (&a, "canary-a", "canary-b", 5),
-            (&b, "canary-b", "canary-a", 5),
-            (&narrow, "canary-a", "canary-b", 3),
-            (&reader, "canary-a", "canary-b", 6),
+            (&a, "note-a", "note-b", 5),
+            (&b, "note-b", "note-a", 5),
+            (&narrow, "note-a", "note-b", 3),
+            (&reader, "note-a", "note-b", 6),
         ] {
             let list = ask(&w, token, "GET", "/v1/tables/notes", &[], "").await;
             assert_eq!(list.status, 200, "{}", list.body);
@@ -100,7 +100,7 @@ async fn an_answer_for_one_group_is_never_another_s() {
     assert_eq!(row(&reader, &tag(&of_member)).await.status, 200);
     // and it is written back with
     let patched =
-        ask(&w, &a, "PATCH", "/v1/tables/notes/1", &[("if-match", &tag(&of_member))], r#"{"body":"canary-a2"}"#).await;
+        ask(&w, &a, "PATCH", "/v1/tables/notes/1", &[("if-match", &tag(&of_member))], r#"{"body":"note-a2"}"#).await;
     patched.ok(200);
     assert!(patched.header("etag").unwrap().contains('-') && !patched.body.contains("hidden"), "{}", patched.body);
     w.gateway.stop().await;
@@ -180,12 +180,12 @@ async fn a_write_begins_and_ends_within_the_rule() {
     );
     // a hidden row's key is taken, and no more is said
     let taken = send("POST", "/v1/tables/notes", r#"{"id":2,"body":"mine"}"#).await.refused(409, "conflict");
-    assert!(!taken.to_string().contains("canary-b"), "{taken}");
+    assert!(!taken.to_string().contains("note-b"), "{taken}");
     let taken = ask(&w, &a, "PUT", "/v1/tables/notes/2", &[("if-none-match", "*")], r#"{"body":"mine"}"#).await;
-    assert!(taken.status == 409 && !taken.body.contains("canary-b"), "{} {}", taken.status, taken.body);
+    assert!(taken.status == 409 && !taken.body.contains("note-b"), "{} {}", taken.status, taken.body);
     send("DELETE", "/v1/tables/notes/10", "").await.ok(204);
     let rows = "select string_agg(concat(id, tenant, body), ' ' order by id) from notes";
-    assert_eq!(w.text(rows).await, "1acanary-a 2bcanary-b 3acanary-a");
+    assert_eq!(w.text(rows).await, "1anote-a 2bnote-b 3anote-a");
     // who may only read
     let reader = token(json!({ "role": "reader", "tenant": "a" }));
     let denied = ask(&w, &reader, "DELETE", "/v1/tables/notes/1", &[("if-match", "*")], "").await;
@@ -215,7 +215,7 @@ async fn what_a_trigger_makes_of_a_row_counts() {
     }
     assert_eq!(
         w.text("select concat(tenant, body, (select count(*) from notes)) from notes where id = 1").await,
-        "acanary-a3"
+        "anote-a3"
     );
     w.gateway.stop().await;
 }
@@ -267,6 +267,6 @@ async fn a_gateway_that_has_not_heard_of_it_writes_nothing_by_the_old_rule() {
         let answer = patch().await;
         assert!([403, 404, 422, 503].contains(&answer.status), "{change}: {} {}", answer.status, answer.body);
     }
-    assert_eq!(w.text("select body from notes where id = 1").await, "canary-a");
+    assert_eq!(w.text("select body from notes where id = 1").await, "note-a");
     w.gateway.stop().await;
 }

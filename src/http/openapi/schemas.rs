@@ -14,7 +14,7 @@ use utoipa::openapi::schema::{
 };
 
 /// A position; also how the header and the parameter look.
-pub(super) const POSITION: &str = "^(0|[1-9][0-9]{0,18})-[0-9a-f]{6}$";
+pub(super) const POSITION: &str = "^(0|[1-9][0-9]{0,18})-[0-9a-f]{6}(\\.[0-9a-f]{6}){0,8}$";
 
 /// An example of one: of a tick that is past everywhere. Who tries it is told so; one that is ahead would be waited for.
 pub(super) const A_POSITION: &str = "1-9f3a2c";

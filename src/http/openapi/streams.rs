@@ -58,7 +58,7 @@ fn subscribing(operation: OperationBuilder) -> OperationBuilder {
 }
 
 /// What `since` may be.
-pub(super) const SINCE: &str = "^(now|(0|[1-9][0-9]{0,18})-[0-9a-f]{6}~?)$";
+pub(super) const SINCE: &str = "^(now|(0|[1-9][0-9]{0,18})-[0-9a-f]{6}(\\.[0-9a-f]{6}){0,8}~?)$";
 
 /// Answers that streams and polls share.
 fn refusing(operation: OperationBuilder) -> OperationBuilder {
