@@ -58,6 +58,9 @@
 //! goes straight to the socket. Its [`session::Session`] is a lasting one: subscriptions are added and removed while it runs. With
 //! one that is live the client rides like everybody else, and gets off when there is something else to say.
 //!
+//! *A client shows a token.* [`http`] finds it in a header, a cookie or behind a ticket; [`auth::Verifier`] makes it a [`auth::Caller`], in
+//! whose name ([`session::Access`]) everything is done. Whatever lasts waits for the caller's end beside its own.
+//!
 //! *A client writes.* [`http`] knows the whole request before the first statement; [`pg::write`] compares the version
 //! under the row's lock, writes, keeps the answer if it may be asked for again, and commits, all in one transaction
 //! and a task of its own. The answer waits for [`hub::Hub::first_seeing`]: its position is a

@@ -15,7 +15,7 @@ use super::token::Token;
 use crate::tasks::Tasks;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// Which tokens are taken.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +46,8 @@ pub struct Verifier {
     jwks: Option<Jwks>,
     expected: Expected,
     clock: Clock,
+    /// Was it said that no key is configured? Once is enough: whoever asks could say it for ever.
+    said: Once,
 }
 
 impl Verifier {
@@ -62,7 +64,7 @@ impl Verifier {
         let source = options.jwks_url.as_deref().map(Source::new).transpose()?;
         let jwks = source.map(|source| Jwks::start(source, tasks));
         tasks.spawn("wall clock", options.clock.clone().watch());
-        Ok(Verifier { keys, jwks, expected, clock: options.clock.clone() })
+        Ok(Verifier { keys, jwks, expected, clock: options.clock.clone(), said: Once::new() })
     }
 
     /// By which clock tokens end.
@@ -77,6 +79,7 @@ impl Verifier {
     /// It is not taken.
     pub async fn verify(&self, token: &str) -> Result<Arc<Caller>, Rejected> {
         if self.keys.is_empty() && self.jwks.is_none() {
+            self.said.call_once(|| tracing::warn!("a token was shown, and is refused: {}", Fault::NotConfigured));
             return Err(Fault::NotConfigured.into());
         }
         let token = Token::read(token)?;

@@ -6,7 +6,7 @@
 
 use super::{Problem, origin};
 use actix_web::HttpRequest;
-use actix_web::http::header::{AUTHORIZATION, COOKIE};
+use actix_web::http::header::{AUTHORIZATION, COOKIE, HeaderValue};
 
 /// The cookie.
 pub(super) const COOKIE_NAME: &str = "rowcast_token";
@@ -29,6 +29,10 @@ pub(super) fn token<'a>(request: &'a HttpRequest, allowed: &[String]) -> Result<
         Some(value) => Some(value.to_str().ok().and_then(bearer).ok_or_else(Problem::bad_token)?),
     };
     let Some(_) = headers.get(COOKIE) else { return Ok(bearer) };
+    let unread = |line: &HeaderValue| line.to_str().is_err() && contains(line.as_bytes(), COOKIE_NAME.as_bytes());
+    if headers.get_all(COOKIE).any(unread) {
+        return Err(Problem::bad_token());
+    }
     let mut cookies = headers.get_all(COOKIE).filter_map(|line| line.to_str().ok()).flat_map(of_line);
     match (bearer, cookies.next()) {
         (bearer, None) => Ok(bearer),
@@ -39,6 +43,10 @@ pub(super) fn token<'a>(request: &'a HttpRequest, allowed: &[String]) -> Result<
             Ok(Some(cookie))
         }
     }
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
 /// The token of `Bearer <token>`.
@@ -104,6 +112,9 @@ mod tests {
         assert_eq!(judge(&[("authorization", "Bearer a"), ("cookie", "rowcast_token=a"), own]), Err(400));
         assert_eq!(judge(&[("cookie", "rowcast_token=a; rowcast_token=b"), own]), Err(400));
         assert_eq!(judge(&[("cookie", "rowcast_token=a"), ("cookie", "rowcast_token=a"), own]), Err(400));
+        let odd = [("cookie", "a=\u{e9}; rowcast_token=a"), own];
+        assert_eq!(judge(&odd), Err(401), "a cookie beside one that is not ASCII");
+        assert_eq!(judge(&[("cookie", "a=\u{e9}")]), Ok(None));
         for other in ["Basic YTpi", "Bearer", "Bearer ", "a.b.c", "", "Bearer\u{e9} x", "Token a"] {
             assert_eq!(judge(&[("authorization", other)]), Err(401), "{other}");
         }

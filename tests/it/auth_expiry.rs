@@ -155,11 +155,14 @@ fn events(bytes: &[u8]) -> (Vec<&str>, bool) {
 
 /// Takes a little, waits until the token is over, and then takes all that comes.
 async fn late_reader(gateway: &TestGateway, query: &str) -> Vec<u8> {
-    let (token, exp) = until(4);
+    let (token, exp) = until(8);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = gateway.url(&format!("/v1/stream?table=t{query}"));
     let mut body = http.get(url).bearer_auth(token).send().await.unwrap().bytes_stream();
-    let mut read = body.next().await.unwrap().unwrap().to_vec();
+    let mut read = Vec::new();
+    while !read.windows(7).any(|w| w == b"\ndata: ") {
+        read.extend_from_slice(&body.next().await.expect("data before the end").unwrap());
+    }
     while now() < exp {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -225,7 +228,7 @@ async fn a_socket_ends_in_the_middle_of_its_snapshot() {
     let world = World::new().await;
     world.run(LARGE).await;
     let gateway = world.gateway_with(with_secret).await;
-    let (token, exp) = until(4);
+    let (token, exp) = until(8);
     let (mut socket, _) = RawSocket::connect(gateway.address, &request("")).await;
     socket.send(&text(&json!({ "type": "init", "token": token }).to_string())).await;
     socket.send(&text("{\"type\":\"subscribe\",\"sub\":\"1\",\"table\":\"t\"}")).await;

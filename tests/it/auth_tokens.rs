@@ -183,10 +183,10 @@ async fn a_good_token_is_taken_everywhere_and_reaches_what_no_token_reaches() {
     // who shows nothing is somebody, but for a ticket
     for request in everywhere(&gateway) {
         let answer = request.send().await.unwrap();
-        let url = answer.url().path().to_owned();
-        let (status, challenge, _, body) = said(answer).await;
+        // a stream has no end
+        let (status, url) = (answer.status().as_u16(), answer.url().path().to_owned());
         if url == "/v1/tickets" {
-            assert_eq!((status, challenge.as_str()), (401, "Bearer"), "{body:?}");
+            assert_eq!((status, answer.headers()["www-authenticate"].as_bytes()), (401, &b"Bearer"[..]));
         } else {
             assert!(matches!(status, 200..=204 | 404), "{url}: {status}");
         }

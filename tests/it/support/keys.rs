@@ -55,12 +55,18 @@ impl IssuerKey {
     }
 
     /// The public key as PEM.
+    #[allow(dead_code)]
     pub fn pem(&self) -> String {
         pem("PUBLIC KEY", &self.public)
     }
 
     /// The public key as the JWKS has it.
     pub fn jwk(&self) -> Value {
+        if self.algorithm == Algorithm::EdDSA {
+            // the end of what the PEM has is the key itself
+            let x = URL_SAFE_NO_PAD.encode(&self.public[self.public.len() - 32..]);
+            return json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.kid, "alg": "EdDSA", "use": "sig" });
+        }
         let mut jwk = Jwk::from_encoding_key(&self.private, self.algorithm).unwrap();
         jwk.common.key_id = Some(self.kid.clone());
         serde_json::to_value(jwk).unwrap()
