@@ -125,7 +125,8 @@ impl Problem {
     /// 404 for a row or a table: in the same words, so that nobody learns which of them is missing.
     #[must_use]
     pub fn no_row() -> Problem {
-        let detail = "no such table or row: a table must be watched (`select rowcast.watch('schema.table', public => true)`) \
+        let detail = "no such table or row: a table must be watched and allowed (`select rowcast.watch('schema.table', public => true)`, or \
+            `rowcast.allow` for a role) \
                       and spelt as in the database, a key as rows are told with";
         Problem::new(404, "not-found", detail)
     }

@@ -69,7 +69,8 @@ impl Access {
 pub enum Refusal {
     /// No such table, or not for this caller.
     #[error(
-        "no such table: it must be watched (`select rowcast.watch('schema.table', public => true)`) and spelt as in the database"
+        "no such table: it must be watched and allowed (`select rowcast.watch('schema.table', public => true)`, or `rowcast.allow` for \
+         a role) and spelt as in the database"
     )]
     NotFound,
     /// The table is watched and cannot be served.
