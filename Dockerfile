@@ -6,6 +6,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     cargo build --release --locked --bin rowcast && cp target/release/rowcast /rowcast
 
 FROM debian:bookworm-slim
+# to know the issuer of tokens when its keys are fetched (`ROWCAST_JWKS_URL`)
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin rowcast
 COPY --from=build /rowcast /usr/local/bin/rowcast
 USER 10001:10001

@@ -106,8 +106,6 @@ create table rowcast.source (
   bulk_limit int not null,
   public boolean not null,
   key_deferrable boolean not null,
-  writable boolean not null default false,
-  version_required boolean not null default true,
   watched_at timestamptz not null default clock_timestamp()
 );
 comment on table rowcast.source is 'one row a watched table; written by rowcast.watch and rowcast.unwatch';
@@ -119,10 +117,8 @@ comment on column rowcast.source.ttl is 'an answer is fresh for so long';
 comment on column rowcast.source.stale is 'after that it may be served for so long while it is refreshed';
 comment on column rowcast.source.snapshot_every is 'a long-lived subscription gets a full snapshot so often; 0: never';
 comment on column rowcast.source.bulk_limit is 'a statement that touches more rows is logged as one reload';
-comment on column rowcast.source.public is 'readable without a token';
+comment on column rowcast.source.public is 'readable without a token, unless a rule for anon says otherwise';
 comment on column rowcast.source.key_deferrable is 'the key is deferrable: two rows may share it for a while';
-comment on column rowcast.source.writable is 'writable through the gateway without a token; set by rowcast.allow';
-comment on column rowcast.source.version_required is 'a write through the gateway must name the version it is based on';
 comment on column rowcast.source.watched_at is 'when it was first watched';
 
 do $cells$

@@ -141,7 +141,8 @@ comment on function rowcast._trigger(oid, text, text, text, text) is 'make a tri
 --   key             columns of a unique, not partial index on not-null columns; default: the primary key
 --   snapshot_every  a full snapshot for long-lived subscriptions so often; 0: never
 --   bulk_limit      a statement that touches more rows is logged as one reload
---   public          readable without a token
+--   public          readable without a token, like rowcast.allow(target, 'anon'); a rule for anon may say less. A table that is public and then is
+--                   not keeps no rule for anon
 -- Returns: nothing. Tables: adds target.row_version and triggers; source; grants select on target to rowcast_gateway.
 -- Adding the column and the triggers takes a short exclusive lock: set lock_timeout on a busy table and try again.
 create function rowcast.watch(target regclass, ttl interval default '5 s', stale interval default '30 s', columns text[] default null,
@@ -222,7 +223,7 @@ begin
   end if;
   if v_class.relrowsecurity and public then
     raise exception using errcode = 'feature_not_supported', message = format('`%s` has row level security and cannot be public', target),
-      hint = 'watch it with public => false, or disable row level security';
+      hint = 'watch it with public => false and say with rowcast.allow(..., ignore_row_security => true) who may see what, or disable row level security';
   end if;
   if v_class.relforcerowsecurity and v_class.relrowsecurity and not v_class.owner_bypasses then
     raise exception using errcode = 'feature_not_supported', message = format('`%s` forces row level security on its owner', target),
@@ -300,6 +301,12 @@ begin
 
   -- ttl and the like are no reason to begin anew
   v_was := (select rowcast._fingerprint(s.id) from rowcast.source as s where s.relid = target);
+  -- who says so means it: what was allowed without a token goes along
+  if not public and exists (select from rowcast.source as s where s.relid = target and s.public) then
+    if rowcast._drop_rule(target, 'anon') then
+      perform rowcast._settle_rights(target);
+    end if;
+  end if;
   v_id := rowcast._register(target, v_key, v_columns, ttl, stale, snapshot_every, bulk_limit, public, not v_index.indimmediate);
 
   -- Gives rows a new version by an UPDATE. It belongs to the table's owner: rowcast_owner has no right on the table, the writer may have none to
@@ -385,6 +392,12 @@ $restamp$ $create$, v_id, v_match);
     end if;
   end if;
 
+  -- what is published has changed, or the type of a column
+  select string_agg(f, '; ') into v_bad from rowcast.rule as r, rowcast._rule_fault(r.relid, r.role, r.filter, r.columns) as f where r.relid = target and f is not null;
+  if v_bad is not null then
+    raise exception using errcode = 'object_not_in_prerequisite_state', message = v_bad, hint = 'call rowcast.allow or rowcast.deny for that role first';
+  end if;
+
   perform rowcast._sealed(target, v_was is distinct from (select rowcast._fingerprint(s.id) from rowcast.source as s where s.relid = target));
 end
 $watch$;
@@ -405,7 +418,9 @@ begin
   perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
   if exists (select from pg_class where oid = target) then
     perform rowcast._check_owner(target);
-    perform rowcast.deny(target, 'anon');
+    if rowcast._drop_rule(target, null) then
+      perform rowcast._settle_rights(target);
+    end if;
     for v_trigger in
       select t.tgname, t.tgrelid::regclass as relid from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid
       where t.tgparentid = 0 and f.pronamespace = 'rowcast'::regnamespace and t.tgname like 'zzz\_rowcast\_%'

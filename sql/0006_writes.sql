@@ -1,7 +1,6 @@
--- Writing through the gateway: which tables allow it, and the answers kept for repeated requests.
+-- Writing through the gateway: which rights it takes, and the answers kept for repeated requests.
 --
--- Must not know: HTTP, how changes are captured. Invariants: nothing can be written through the gateway until the table's owner allows it;
--- allowing and denying change no fingerprint, so no stream is reset.
+-- Must not know: HTTP, how changes are captured, who may write (0007). Invariant: an answer is kept by the transaction of its write.
 
 set role rowcast_owner;
 insert into rowcast.migration (id, name) values (6, 'writes');
@@ -79,120 +78,8 @@ as $rights$
 $rights$;
 comment on function rowcast._write_rights(oid) is 'rights that the gateway lacks to write a table, in words';
 
--- Note whether a table is written through the gateway, and tell the gateways. The caller owns it.
--- `target`: a watched table; the rest: see rowcast.source. Tables: source, log.
--- The reload is one of no table: who reads the log looks at the catalog, and nobody is reset.
-create function rowcast._set_writing(target oid, writable boolean, version_required boolean) returns void
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $set$
-#variable_conflict use_variable
-begin
-  perform rowcast._check_owner(target);
-  update rowcast.source as s set writable = writable, version_required = version_required where s.relid = target;
-  perform rowcast._mark(0::oid, 'r');
-end
-$set$;
-comment on function rowcast._set_writing(oid, boolean, boolean) is 'note whether a table is written through the gateway';
-
--- Only what this version can keep is accepted. `target`: the table; `role`: who. Tables: none.
-create function rowcast._check_role(target oid, role text) returns void
-language plpgsql stable
-set search_path = pg_catalog, pg_temp
-as $check$
-begin
-  if role is distinct from 'anon' then
-    raise exception using errcode = 'feature_not_supported',
-      message = format('role `%s`: only `anon` (no token) can be allowed in this version', role),
-      hint = 'roles, filters and columns come with the Permissions release';
-  end if;
-  if not exists (select from pg_class where oid = target) then
-    raise exception using errcode = 'undefined_table', message = format('there is no table `%s`', target::regclass);
-  end if;
-  perform rowcast._check_owner(target);
-end
-$check$;
-comment on function rowcast._check_role(oid, text) is 'raises unless the role can be allowed in this version and the caller owns the table';
-
--- Allow a role to use a table through the gateway. The caller owns the table and is a member of rowcast_admin. Calling it again replaces what was
--- allowed before.
---   target            a table watched with public => true
---   role              'anon': whoever has no token. Others come with the Permissions release, as do
---   filter, columns   which must be null
---   write             insert, update and delete rows
---   version_required  an update or a delete must name the version it is based on, otherwise it is refused
--- Returns: nothing. Tables: source, log; grants insert, update, delete on target and usage on its columns' sequences to rowcast_gateway.
-create function rowcast.allow(target regclass, role text, filter text default null, columns text[] default null, write boolean default false,
-  version_required boolean default true) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set client_min_messages = warning
-as $allow$
-#variable_conflict use_variable
-declare
-  v_public boolean;
-  v_sequence oid;
-begin
-  perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
-  perform rowcast._check_role(target, role);
-  if filter is not null or columns is not null then
-    raise exception using errcode = 'feature_not_supported', message = '`filter` and `columns` cannot be given in this version',
-      hint = 'roles, filters and columns come with the Permissions release';
-  end if;
-  if write is null or version_required is null then
-    raise exception using errcode = 'invalid_parameter_value', message = '`write` and `version_required` must not be null';
-  end if;
-  select s.public into v_public from rowcast.source as s where s.relid = target;
-  if v_public is null then
-    raise exception using errcode = 'object_not_in_prerequisite_state', message = format('`%s` is not watched', target),
-      hint = format('select rowcast.watch(%L, public => true)', target);
-  end if;
-  if not v_public then
-    raise exception using errcode = 'object_not_in_prerequisite_state', message = format('`%s` is not public', target),
-      hint = format('without a token only public tables can be reached: select rowcast.watch(%L, public => true)', target);
-  end if;
-  if not write then
-    perform rowcast.deny(target, role);
-    return;
-  end if;
-  execute format('grant insert, update, delete on %s to rowcast_gateway', target);
-  for v_sequence in select s from rowcast._own_sequences(target) as s loop
-    execute format('grant usage on sequence %s to rowcast_gateway', v_sequence::regclass);
-  end loop;
-  perform rowcast._set_writing(target, true, version_required);
-end
-$allow$;
-comment on function rowcast.allow(regclass, text, text, text[], boolean, boolean) is 'allow a role to use a table through the gateway';
-
--- Take back what rowcast.allow gave. The caller owns the table. A table that was not allowed is left as it is.
--- `target`: the table; `role`: 'anon'. Tables: source, log; revokes insert, update, delete on target and usage on its columns' sequences.
-create function rowcast.deny(target regclass, role text) returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set client_min_messages = warning
-as $deny$
-#variable_conflict use_variable
-declare
-  v_sequence oid;
-begin
-  perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
-  perform rowcast._check_role(target, role);
-  if not exists (select from rowcast.source as s where s.relid = target and s.writable) then
-    return;
-  end if;
-  execute format('revoke insert, update, delete on %s from rowcast_gateway', target);
-  for v_sequence in select s from rowcast._own_sequences(target) as s loop
-    execute format('revoke usage on sequence %s from rowcast_gateway', v_sequence::regclass);
-  end loop;
-  perform rowcast._set_writing(target, false, true);
-end
-$deny$;
-comment on function rowcast.deny(regclass, text) is 'take back what rowcast.allow gave';
-
 grant execute on function rowcast._own_sequences(oid), rowcast._write_rights(oid)
   to rowcast_gateway, rowcast_admin;
 grant execute on function rowcast.forget_answers(interval, int) to rowcast_gateway;
-grant execute on function rowcast.allow(regclass, text, text, text[], boolean, boolean), rowcast.deny(regclass, text),
-  rowcast._set_writing(oid, boolean, boolean), rowcast._check_role(oid, text) to rowcast_admin;
 
 reset role;

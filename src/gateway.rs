@@ -2,13 +2,14 @@
 //!
 //! Invariant: what is started here is stopped here, in the opposite order.
 
+use crate::auth::{AuthError, Verifier};
 use crate::cache::{History, ReadOptions, Reads};
 use crate::config::Settings;
 use crate::http::{self, Closes, StaticPage, StreamLimits, Streams};
 use crate::hub::{Hub, HubOptions};
 use crate::pg::doorbell::{self, Bell};
 use crate::pg::write::Writer;
-use crate::pg::{self, PgError, Status, Store, Ticker, TickerOptions};
+use crate::pg::{self, PgError, Status, Store, Ticker, TickerOptions, Tickets};
 use crate::tasks::Tasks;
 use actix_web::dev::ServerHandle;
 use std::net::SocketAddr;
@@ -25,6 +26,9 @@ pub enum StartError {
     /// The database settings are wrong.
     #[error(transparent)]
     Database(#[from] PgError),
+    /// Tokens cannot be verified as it is set.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The address cannot be listened on.
     #[error("cannot listen on `{address}`: {reason}; choose another with `--listen` or `ROWCAST_LISTEN`")]
     Listen {
@@ -44,6 +48,8 @@ pub struct Core {
     pub reads: Arc<Reads>,
     /// Writes of clients.
     pub writer: Writer,
+    /// Who may come without a header of its own.
+    pub tickets: Tickets,
     /// The database side's state.
     pub status: Arc<Status>,
     /// Wake-ups.
@@ -92,6 +98,7 @@ impl Core {
             }
         });
         let writer = Writer::new(pool.clone(), writes, hub.clone(), tasks.clone());
+        let tickets = Tickets::new(pool.clone(), settings.auth.clock.clone());
         let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
         tasks.spawn("doorbell", doorbell::listen(direct.clone(), pool.clone(), bell.clone(), tasks.clone()));
         let ticker = Ticker {
@@ -110,7 +117,7 @@ impl Core {
             },
         };
         tasks.spawn_critical("ticker", ticker.run());
-        Ok(Core { hub, reads, writer, status, bell, tasks })
+        Ok(Core { hub, reads, writer, tickets, status, bell, tasks })
     }
 }
 
@@ -136,9 +143,11 @@ impl Gateway {
         let listener = http::listen(&settings.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let core = Core::start(settings)?;
+        let verifier = Verifier::start(&settings.auth, &core.tasks)?;
         let limits = StreamLimits { per_address: settings.max_streams_per_address, max_age: settings.max_stream_age };
         let draining = core.tasks.stopping().child_token();
-        let streams = Streams::new(limits, draining.clone(), core.tasks.stopping().clone());
+        let streams =
+            Streams::new(limits, settings.auth.clock.clone(), draining.clone(), core.tasks.stopping().clone());
         core.tasks.spawn("stream rotation", streams.clone().rotate());
         let closes = Arc::new(Closes::default());
         let app = http::App {
@@ -146,6 +155,8 @@ impl Gateway {
             reads: core.reads.clone(),
             read_max_rows: settings.read_max_rows,
             writer: core.writer.clone(),
+            verifier,
+            tickets: core.tickets.clone(),
             status: core.status.clone(),
             bell: core.bell.clone(),
             closes: closes.clone(),

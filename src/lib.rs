@@ -23,7 +23,9 @@
 //!
 //! - [`change`]: positions, snapshots, keys, how a batch folds. Pure.
 //! - [`filter`]: the filter language, the same in SQL and in memory. Pure.
+//! - [`permit`]: what somebody may see and write of a table. Pure.
 //! - [`wire`]: messages as bytes. Pure.
+//! - [`auth`]: who asks, and until when. The only module that knows tokens, and fetches anything.
 //! - [`hub`]: shapes, rings, how a snapshot joins the stream.
 //! - [`session`]: a client's subscriptions, and which positions may be resumed from.
 //! - [`pg`]: the only modules that know Postgres.
@@ -56,11 +58,15 @@
 //! goes straight to the socket. Its [`session::Session`] is a lasting one: subscriptions are added and removed while it runs. With
 //! one that is live the client rides like everybody else, and gets off when there is something else to say.
 //!
+//! *A client shows a token.* [`http`] finds it in a header, a cookie or behind a ticket; [`auth::Verifier`] makes it a [`auth::Caller`], in
+//! whose name ([`session::Access`]) everything is done. Whatever lasts waits for the caller's end beside its own.
+//!
 //! *A client writes.* [`http`] knows the whole request before the first statement; [`pg::write`] compares the version
 //! under the row's lock, writes, keeps the answer if it may be asked for again, and commits, all in one transaction
 //! and a task of its own. The answer waits for [`hub::Hub::first_seeing`]: its position is a
 //! state that contains the write.
 
+pub mod auth;
 pub mod cache;
 pub mod change;
 pub mod cli;
@@ -72,6 +78,7 @@ pub mod http;
 pub mod hub;
 pub mod limits;
 pub mod localpg;
+pub mod permit;
 pub mod pg;
 pub mod session;
 pub mod tasks;

@@ -90,9 +90,10 @@ fn newest<'a>(query: &Query, nets: impl Iterator<Item = &'a Net>) -> Option<(Con
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Batch, Collation, Column, Key, Reload, Table, Tick};
+    use crate::change::{Batch, Collation, Column, Key, Mark, Reload, Table, Tick};
     use crate::filter::Filter;
     use crate::hub::Spec;
+    use crate::permit::Grant;
     use crate::wire::{Order, Projection};
     use bytes::Bytes;
     use std::sync::Arc;
@@ -120,12 +121,12 @@ mod tests {
             snapshot_every: Duration::ZERO,
             broken: None,
             fingerprint: String::new(),
-            writable: false,
-            version_required: true,
+            rules: Vec::new(),
         };
         let (name, value) = filter.split_once('=').unwrap();
         let filter = Filter::parse([(name, value)], &table).unwrap();
-        Query::new(Spec { table: Arc::new(table), filter, projection: Projection::default() }, 1, window)
+        let (mark, grant) = (Mark::new(0, true), Grant::operator());
+        Query::new(Spec { mark, grant, table: Arc::new(table), filter, projection: Projection::default() }, 1, window)
     }
 
     fn at(tick: i64) -> Position {

@@ -7,6 +7,7 @@ mod fold;
 mod key;
 mod log_row;
 mod position;
+mod resume;
 mod snapshot;
 mod table;
 
@@ -15,5 +16,6 @@ pub use fold::{Net, fold};
 pub use key::Key;
 pub use log_row::{Op, RowChange, one_line};
 pub use position::{MalformedPosition, Position};
+pub use resume::{Mark, Marks, Resume};
 pub use snapshot::{MalformedSnapshot, Snapshot};
-pub use table::{Collation, Column, Table};
+pub use table::{Collation, Column, Rule, Seen, Table};

@@ -3,6 +3,7 @@
 //! Must not know: Postgres connections. Invariant: a `Table` is immutable; a changed table is a new
 //! `Table` with another `fingerprint`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One published column.
@@ -50,7 +51,7 @@ pub struct Table {
     pub key_sql: String,
     /// SQL expression for the JSON text of a row of alias `t` (`rowcast.row_sql`).
     pub row_sql: String,
-    /// Reachable without a token.
+    /// Watched with `public => true`. What that comes to is among the rules.
     pub public: bool,
     /// How long a cached answer is fresh.
     pub ttl: Duration,
@@ -62,10 +63,69 @@ pub struct Table {
     pub broken: Option<String>,
     /// Changes whenever the shape of the table or of what is published changes.
     pub fingerprint: String,
-    /// Writable without a token.
-    pub writable: bool,
+    /// Who is shown and may write what. Not in the fingerprint: a change of one resets only whom it is about.
+    pub rules: Vec<Rule>,
+}
+
+/// What a role is shown of a table and may write, as declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The role of a token; `anon`: whoever has none, or a role without a rule here.
+    pub role: String,
+    /// Rows, as a filter with claims in it; none: all.
+    pub filter: Option<String>,
+    /// Columns; none: all.
+    pub columns: Option<Vec<String>>,
+    /// May be written.
+    pub write: bool,
     /// A write must name the version it is based on.
     pub version_required: bool,
+}
+
+/// A table with those of its columns that somebody is shown. Whatever a caller names is looked up here, so that a hidden
+/// column and one that does not exist are told apart by nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'t> {
+    table: &'t Table,
+    only: Option<&'t [String]>,
+}
+
+impl<'t> Seen<'t> {
+    /// With these columns; none: all.
+    #[must_use]
+    pub fn new(table: &'t Table, only: Option<&'t [String]>) -> Seen<'t> {
+        Seen { table, only }
+    }
+
+    /// The columns, with where each stands in the table.
+    pub fn columns(self) -> impl Iterator<Item = (usize, &'t Column)> {
+        let shown = move |name: &String| self.only.is_none_or(|only| only.contains(name));
+        self.table.columns.iter().enumerate().filter(move |(_, column)| shown(&column.name))
+    }
+
+    /// A column by name.
+    #[must_use]
+    pub fn column(self, name: &str) -> Option<(usize, &'t Column)> {
+        self.columns().find(|(_, column)| column.name == name)
+    }
+
+    /// Is nothing hidden?
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self.only.is_none()
+    }
+}
+
+impl<'t> From<&'t Table> for Seen<'t> {
+    fn from(table: &'t Table) -> Seen<'t> {
+        Seen::new(table, None)
+    }
+}
+
+impl<'t> From<&'t Arc<Table>> for Seen<'t> {
+    fn from(table: &'t Arc<Table>) -> Seen<'t> {
+        Seen::new(table, None)
+    }
 }
 
 impl Table {

@@ -1,6 +1,6 @@
 //! `rowcast migrate`, `watch`, `unwatch`, `tables`.
 
-use super::CliError;
+use super::{CliError, rules};
 use crate::config::DatabaseArgs;
 use crate::pg::watch::{self, WatchOptions};
 use crate::pg::{catalog, connect, migrate, parse};
@@ -71,11 +71,7 @@ pub(super) async fn watch(args: WatchArgs) -> Result<(), CliError> {
         public: args.public,
     };
     watch::watch(&args.database.url()?, &args.table, &options).await?;
-    let reach = if args.public {
-        "anybody may read it"
-    } else {
-        "not public: only `rowcast tail` shows it yet, pass `--public` to serve it"
-    };
+    let reach = if args.public { "anybody may read it" } else { "not public: `rowcast allow` says who may read it" };
     writeln!(anstream::stdout(), "watching {} ({reach})", args.table)?;
     Ok(())
 }
@@ -103,6 +99,7 @@ pub(super) async fn tables(database: DatabaseArgs, json: bool) -> Result<(), Cli
                 "columns": table.columns.iter().map(|c| &c.name).collect::<Vec<_>>(),
                 "ttl_ms": table.ttl.as_millis(), "stale_ms": table.stale.as_millis(),
                 "snapshot_every_ms": table.snapshot_every.as_millis(), "problem": table.broken,
+                "rules": table.rules.iter().map(rules::json).collect::<Vec<_>>(),
             });
             writeln!(out, "{line}")?;
             continue;
@@ -116,6 +113,9 @@ pub(super) async fn tables(database: DatabaseArgs, json: bool) -> Result<(), Cli
             table.ttl,
             table.snapshot_every
         )?;
+        for rule in &table.rules {
+            writeln!(out, "    {}", rules::line(rule))?;
+        }
         if let Some(problem) = &table.broken {
             writeln!(out, "    cannot be served: {problem}")?;
         }

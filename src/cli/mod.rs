@@ -4,8 +4,10 @@
 //! one this program serves.
 
 mod database;
+mod rules;
 mod serve;
 mod tail;
+mod token;
 
 use crate::config::{self, ConfigError, DatabaseArgs, ServeArgs};
 use crate::demo::{DemoArgs, DemoError, demo};
@@ -74,7 +76,24 @@ pub enum Command {
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// List the watched tables and what is wrong with them
+    /// Allow a role to reach a table: which rows and columns, and whether it writes them
+    #[command(
+        after_help = "The role is the one in the caller's token, or `anon` for whoever has none. Runs `select rowcast.allow(...)`;\n\
+        again for the same role it replaces what was allowed.\n\n\
+        Example: rowcast allow notes member --filter 'tenant=eq.{tenant}' --columns title,body --write"
+    )]
+    Allow(rules::AllowArgs),
+    /// Take back what a role was allowed
+    Deny {
+        /// Table, as in SQL
+        table: String,
+        /// Role of tokens, or `anon`
+        role: String,
+        /// Which database.
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// List the watched tables, their rules and what is wrong with them
     Tables {
         /// Which database.
         #[command(flatten)]
@@ -89,6 +108,12 @@ pub enum Command {
         Example: rowcast tail scores 'league=eq.nfl' | jq .changes"
     )]
     Tail(tail::TailArgs),
+    /// Print a token, signed with the shared secret: for development
+    #[command(
+        after_help = "Signs with `ROWCAST_JWT_SECRET`, as `rowcast serve` verifies. Whoever has the secret can be anybody: give it to no client.\n\n\
+        Example: curl -H \"Authorization: Bearer $(rowcast token --role player --claim team=7 --expires 1h)\" ..."
+    )]
+    Token(token::TokenArgs),
     /// Print the OpenAPI document: every address, what it takes, every answer
     ///
     /// The same as `GET /openapi.json` of a running gateway. Needs no database.
@@ -140,7 +165,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             CliError::Config(_) | CliError::Usage(_) | CliError::Pg(PgError::Url(_)) => 2,
-            CliError::Start(StartError::Database(PgError::Url(_))) => 2,
+            CliError::Start(StartError::Database(PgError::Url(_)) | StartError::Auth(_)) => 2,
             CliError::Pg(
                 PgError::Unsupported(_) | PgError::NotInstalled(_) | PgError::Behind(_) | PgError::Newer(_),
             )
@@ -157,8 +182,11 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Migrate { database, print, uninstall } => database::migrate(database, print, uninstall).await,
         Command::Watch(args) => database::watch(args).await,
         Command::Unwatch { table, drop_version, database } => database::unwatch(database, &table, drop_version).await,
+        Command::Allow(args) => rules::allow(args).await,
+        Command::Deny { table, role, database } => rules::deny(database, &table, &role).await,
         Command::Tables { database, json } => database::tables(database, json).await,
         Command::Tail(args) => tail::tail(args).await,
+        Command::Token(args) => token::token(&args),
         Command::Openapi => write_line(crate::http::openapi()),
         Command::Demo(args) => demo(args, config::environment(), serve::stop_signal()).await.map_err(CliError::Demo),
     };

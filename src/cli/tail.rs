@@ -60,7 +60,7 @@ pub(super) async fn tail(args: TailArgs) -> Result<(), CliError> {
 async fn follow(core: &Core, request: Request, start: Start, json: bool) -> Result<(), CliError> {
     let mut head = core.hub.head();
     let _ = head.wait_for(Option::is_some).await;
-    request.resolve(&core.hub.tables(), Access::Operator).map_err(|e| CliError::Usage(e.to_string()))?;
+    request.resolve(&core.hub.tables(), &Access::Operator).map_err(|e| CliError::Usage(e.to_string()))?;
     let opened = Session::open(core.hub.clone(), Access::Operator, vec![(request, start)]).await;
     let mut session = opened.map_err(|e| CliError::Ended(e.to_string()))?;
     while let Some(events) = session.next().await {

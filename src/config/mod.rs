@@ -3,6 +3,11 @@
 //! The only module, with `main`, that reads the environment. Invariant: an unknown key is an error that names the
 //! file and the line; a setting is read in one place.
 
+mod auth;
+
+pub use auth::AuthArgs;
+
+use crate::auth::{AuthOptions, Secret};
 use crate::localpg::Environment;
 use clap::Args;
 use serde::Deserialize;
@@ -56,6 +61,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Between two pings of a WebSocket; two without an answer end it.
     pub ping: Duration,
+    /// Which tokens are taken.
+    pub auth: AuthOptions,
     /// How long a WebSocket may take to its first message. The contract's number: no flag.
     pub init_wait: Duration,
 }
@@ -90,6 +97,7 @@ impl Settings {
             // longer than a tunnel or a change of network takes; a client that sleeps longer resumes when it wakes
             write_timeout: Duration::from_secs(20),
             allowed_origins: Vec::new(),
+            auth: AuthOptions::default(),
             // twice a minute: proxies cut what is silent for 60 s
             ping: Duration::from_secs(25),
             init_wait: Duration::from_secs(10),
@@ -184,6 +192,9 @@ pub struct ServeArgs {
     /// Seconds between two pings of a WebSocket; two without an answer end it [default: 25]
     #[arg(long, env = "ROWCAST_PING_SECONDS", value_name = "S")]
     pub ping_seconds: Option<u64>,
+    /// Tokens.
+    #[command(flatten)]
+    pub auth: AuthArgs,
 }
 
 /// The file. Every key is optional.
@@ -212,6 +223,13 @@ struct File {
     write_timeout_seconds: Option<u64>,
     allowed_origins: Option<Vec<String>>,
     ping_seconds: Option<u64>,
+    jwt_secret: Option<Secret>,
+    jwt_secret_file: Option<PathBuf>,
+    jwt_public_key_file: Option<PathBuf>,
+    jwks_url: Option<String>,
+    jwt_issuer: Option<String>,
+    jwt_audience: Option<String>,
+    jwt_role_claim: Option<String>,
 }
 
 /// Settings that cannot be used.
@@ -228,6 +246,9 @@ pub enum ConfigError {
     /// The file has an error; the text names line and key.
     #[error("`{0}`: {1}")]
     Parse(PathBuf, String),
+    /// The secret is said twice.
+    #[error("`jwt_secret` and `jwt_secret_file` exclude each other")]
+    TwoSecrets,
     /// A value is out of its range.
     #[error("`{0}` is out of range: {1}")]
     Range(&'static str, &'static str),
@@ -236,7 +257,7 @@ pub enum ConfigError {
 fn file(path: Option<&PathBuf>) -> Result<File, ConfigError> {
     let Some(path) = path else { return Ok(File::default()) };
     let text = std::fs::read_to_string(path).map_err(|e| ConfigError::Read(path.clone(), e))?;
-    toml::from_str(&text).map_err(|e| ConfigError::Parse(path.clone(), e.to_string().trim_end().to_owned()))
+    toml::from_str(&text).map_err(|e| ConfigError::Parse(path.clone(), auth::hushed(&e, &text).trim_end().to_owned()))
 }
 
 impl DatabaseArgs {
@@ -256,7 +277,8 @@ impl ServeArgs {
     /// # Errors
     /// See [`ConfigError`].
     pub fn settings(&self) -> Result<Settings, ConfigError> {
-        let file = file(self.database.config.as_ref())?;
+        let mut file = file(self.database.config.as_ref())?;
+        let auth = self.auth.options(&mut file)?;
         let url = self.database.database_url.clone().or(file.database_url).ok_or(ConfigError::NoDatabase)?;
         let default = Settings::new(url);
         let pick = |flag: Option<usize>, file: Option<usize>, default: usize| flag.or(file).unwrap_or(default);
@@ -298,6 +320,7 @@ impl ServeArgs {
                 .filter(|origin| !origin.is_empty())
                 .collect(),
             ping: seconds(self.ping_seconds, file.ping_seconds, default.ping),
+            auth,
             init_wait: default.init_wait,
             database_url: default.database_url,
         }
@@ -389,12 +412,41 @@ mod tests {
             .join("\n");
         let file: File = toml::from_str(&all).unwrap();
         assert!(format!("{file:?}").matches("None").count() == 0, "{file:?}");
+        // one of the two, and that file is nobody's here
+        let all = all.lines().filter(|l| !l.starts_with("jwt_secret_file")).collect::<Vec<_>>().join("\n");
         let settings = with_file(&all, ServeArgs::default()).unwrap();
         let default = Settings::new("");
         assert_eq!(
             (settings.pool_size, settings.ring_bytes, settings.retention),
             (default.pool_size, default.ring_bytes, default.retention)
         );
+    }
+
+    #[test]
+    fn a_secret_stands_in_one_place_and_is_never_shown() {
+        let with = |text: &str| with_file(&format!("database_url = \"x\"\n{text}"), ServeArgs::default());
+        let settings = with("jwt_secret = \"hunter2hunter2hunter2hunter2hunter2\"\njwt_role_claim = \"\"").unwrap();
+        assert!(settings.auth.secret.is_some() && settings.auth.role_claim.is_none());
+        let printed = format!("{settings:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+        for text in [
+            "jwt_secret = \"hunter2",
+            "jwt_secret = hunter2",
+            "jwt_secret = [\"hunter2\"]",
+            "jwt_secret = \"a\"\njwt_secret = \"hunter2\"",
+            "jwt_secrets = \"hunter2\"",
+        ] {
+            let error = with(text).unwrap_err().to_string();
+            assert!(!error.contains("hunter2") && error.contains("line "), "{error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "hunter2\r\n").unwrap();
+        let file = format!("jwt_secret_file = {path:?}");
+        assert_eq!(with(&file).unwrap().auth.secret.unwrap().expose(), "hunter2");
+        assert!(with(&format!("{file}\njwt_secret = \"x\"")).unwrap_err().to_string().contains("exclude each other"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(with(&file), Err(ConfigError::Read(..))));
     }
 
     #[test]

@@ -66,6 +66,14 @@ pub enum FilterError {
         /// Why, and what works instead.
         reason: &'static str,
     },
+    /// A claim that a rule's filter needs: it is told to nobody but the log.
+    #[error("claim {} {why}", Shown(name))]
+    Claim {
+        /// The claim.
+        name: String,
+        /// What of it. Never its value.
+        why: &'static str,
+    },
     /// The text is not a filter.
     #[error("malformed filter at {}; {remedy}", Shown(near))]
     Malformed {
@@ -86,6 +94,7 @@ impl FilterError {
             Self::TooComplex { .. } => "filter-too-complex",
             Self::InvalidValue { .. } => "invalid-value",
             Self::NotExact { .. } => "operator-not-exact",
+            Self::Claim { .. } => "claim",
             Self::Malformed { .. } => "malformed-filter",
         }
     }
@@ -98,7 +107,7 @@ impl FilterError {
             | Self::UnknownOperator { column, .. }
             | Self::InvalidValue { column, .. }
             | Self::NotExact { column, .. } => Some(column),
-            Self::TooComplex { .. } | Self::Malformed { .. } => None,
+            Self::TooComplex { .. } | Self::Claim { .. } | Self::Malformed { .. } => None,
         }
     }
 }

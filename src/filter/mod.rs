@@ -8,7 +8,7 @@
 //! [`Filter::matches`] on its image says what [`Filter::to_sql`] says on the row itself; a filter for
 //! which this is not certain cannot be made. `tests/it/filter_oracle.rs` holds both against Postgres.
 //!
-//! Reading order: `parse` turns text into `term` trees; `kind` says which operators are exact on which
+//! Reading order: `parse` turns text into `term` trees, `template` that of rules; `kind` says which operators are exact on which
 //! type; `value`, `numeric`, `time` and `like` know what literals mean; `matcher` and `sql` are the two
 //! sides that must agree; `image` cuts a row image into columns.
 
@@ -20,6 +20,7 @@ mod matcher;
 mod numeric;
 mod parse;
 mod sql;
+mod template;
 mod term;
 #[cfg(test)]
 mod tests;
@@ -37,8 +38,9 @@ pub use error::FilterError;
 pub use image::{Image, ImageError};
 pub use parse::{MAX_BYTES, MAX_DEPTH, MAX_LIST, MAX_TERMS};
 pub use sql::Sql;
+pub use template::{Claim, Claims};
 
-use crate::change::{Column, Table};
+use crate::change::{Column, Seen, Table};
 use kind::{Demand, Kind};
 use term::{Node, Test};
 use value::Value;
@@ -60,8 +62,30 @@ impl Filter {
     ///
     /// # Errors
     /// When the text is no filter, or none whose meaning is certain.
-    pub fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, table: &Table) -> Result<Self, FilterError> {
-        parse::parse(pairs, table).map(Self::new)
+    pub fn parse<'a, 't>(
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        seen: impl Into<Seen<'t>>,
+    ) -> Result<Self, FilterError> {
+        parse::parse(pairs, seen.into(), None).map(Self::new)
+    }
+
+    /// Reads the filter of a rule: pairs joined with `&`, in which `{name}` stands for a claim. A claim is a value from the
+    /// beginning: it is never part of the text that is read.
+    ///
+    /// # Errors
+    /// When the text is no filter, or a claim is missing or no value of its column.
+    pub fn of_rule(text: &str, table: &Table, claims: &Claims<'_>) -> Result<Self, FilterError> {
+        parse::parse(template::pairs(text), table.into(), Some(claims)).map(Self::new)
+    }
+
+    /// The rows that both filters select.
+    #[must_use]
+    pub fn and(&self, other: &Filter) -> Self {
+        match (self.is_everything(), other.is_everything()) {
+            (_, true) => self.clone(),
+            (true, _) => other.clone(),
+            _ => Self::new(Node::And(vec![self.inner.node.clone(), other.inner.node.clone()]).normal_form()),
+        }
     }
 
     /// The filter that selects every row.

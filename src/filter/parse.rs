@@ -9,9 +9,10 @@
 use super::error::FilterError;
 use super::kind::{Demand, Kind};
 use super::like::{MAX_MIXED_PIECE, Pattern, PatternError};
+use super::template::{self, Claim, Claims};
 use super::term::{Node, Term, Test};
 use super::value::Literal;
-use crate::change::{Column, Table};
+use crate::change::{Column, Seen};
 
 /// Tests of one column each. A shape is matched on every change of its table, so this bounds what one
 /// subscriber can make each change cost; no screen seen so far needs 20.
@@ -28,9 +29,10 @@ const ENDS: [char; 2] = [',', ')'];
 
 pub(super) fn parse<'a>(
     pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
-    table: &Table,
+    seen: Seen<'_>,
+    claims: Option<&Claims<'_>>,
 ) -> Result<Node, FilterError> {
-    let mut parser = Parser { table, terms: 0 };
+    let mut parser = Parser { seen, terms: 0, claims };
     let mut bytes = 0;
     let mut nodes = Vec::new();
     for (key, value) in pairs {
@@ -48,8 +50,10 @@ pub(super) fn parse<'a>(
 }
 
 struct Parser<'t> {
-    table: &'t Table,
+    seen: Seen<'t>,
     terms: usize,
+    /// With them `{name}` stands for a value; without, for itself.
+    claims: Option<&'t Claims<'t>>,
 }
 
 /// A column and where it stands in the table.
@@ -73,13 +77,13 @@ impl<'t> Parser<'t> {
         let column = self.column(&name)?;
         let mut text = Text(value);
         let (negated, operator) = operator(column.1, &mut text)?;
-        // A value that stands alone is taken as it is, quotes and commas too; only a list has syntax.
-        let value = if operator == "in" {
-            let list = Operand::List(list(&mut text)?);
+        // A value that stands alone is taken as it is, quotes and commas too; only a list has syntax, and a claim.
+        let value = if operator == "in" || self.is_claim(&text) {
+            let value = self.operand(operator, &mut text)?;
             text.end()?;
-            list
+            value
         } else {
-            Operand::One(text.0.to_owned())
+            Operand::One(Word::Written(text.0.to_owned()))
         };
         self.term(column, negated, operator, value)
     }
@@ -119,13 +123,67 @@ impl<'t> Parser<'t> {
         text.expect('.', "expected `.` and an operator after the column")?;
         let column = self.column(&name)?;
         let (negated, operator) = operator(column.1, text)?;
-        let value = if operator == "in" { Operand::List(list(text)?) } else { Operand::One(text.word()?) };
+        let value = self.operand(operator, text)?;
         self.term(column, negated, operator, value)
     }
 
+    fn is_claim(&self, text: &Text<'_>) -> bool {
+        self.claims.is_some() && text.0.starts_with('{')
+    }
+
+    /// What stands behind an operator that has syntax: a list, a claim, a word.
+    fn operand(&self, operator: &str, text: &mut Text<'_>) -> Result<Operand, FilterError> {
+        match self.claims.filter(|_| text.0.starts_with('{')) {
+            Some(claims) if operator == "in" => {
+                let name = text.claim()?;
+                Ok(claims.list(name)?.map_or(Operand::Any, |list| {
+                    Operand::List(list.into_iter().map(|c| Word::claimed(name, c)).collect())
+                }))
+            }
+            _ if operator == "in" => self.list(text),
+            _ => self.word(text).map(|word| word.map_or(Operand::Any, Operand::One)),
+        }
+    }
+
+    /// A value, or a claim in its place; none for a claim that may be any value.
+    fn word(&self, text: &mut Text<'_>) -> Result<Option<Word>, FilterError> {
+        match self.claims.filter(|_| text.0.starts_with('{')) {
+            Some(claims) => {
+                let name = text.claim()?;
+                Ok(claims.value(name)?.map(|claim| Word::claimed(name, claim)))
+            }
+            None => text.word().map(|word| Some(Word::Written(word))),
+        }
+    }
+
+    /// `(a,"b,c",d)`, or `()`, which holds nothing.
+    fn list(&self, text: &mut Text<'_>) -> Result<Operand, FilterError> {
+        text.expect('(', "write a list as `in.(a,b)`")?;
+        let (mut words, mut any) = (Vec::new(), false);
+        text.skip_spaces();
+        if text.eat(')') {
+            return Ok(Operand::List(words));
+        }
+        loop {
+            if words.len() == MAX_LIST {
+                return Err(too_many());
+            }
+            text.skip_spaces();
+            match self.word(text)? {
+                Some(word) => words.push(word),
+                None => any = true,
+            }
+            text.skip_spaces();
+            if text.eat(')') {
+                // what is written is tested also when what is not may be anything
+                return Ok(if any && words.is_empty() { Operand::Any } else { Operand::List(words) });
+            }
+            text.expect(',', "expected `,` or `)`; double-quote a value that contains one of them")?;
+        }
+    }
+
     fn column(&self, name: &str) -> Result<Place<'t>, FilterError> {
-        let place = self.table.columns.iter().enumerate().find(|(_, column)| column.name == name);
-        place.ok_or_else(|| FilterError::UnknownColumn { column: name.to_owned() })
+        self.seen.column(name).ok_or_else(|| FilterError::UnknownColumn { column: name.to_owned() })
     }
 
     fn term(
@@ -149,8 +207,29 @@ impl<'t> Parser<'t> {
 
 /// What stands behind an operator.
 enum Operand {
-    One(String),
-    List(Vec<String>),
+    One(Word),
+    List(Vec<Word>),
+    /// A claim that may be any value.
+    Any,
+}
+
+/// A value.
+enum Word {
+    /// As the text has it.
+    Written(String),
+    /// In place of the claim of this name.
+    Claimed(String, Claim),
+}
+
+impl Word {
+    fn claimed(name: &str, claim: Claim) -> Word {
+        Word::Claimed(name.to_owned(), claim)
+    }
+}
+
+fn too_many() -> FilterError {
+    let remedy = "subscribe to a wider filter, or to several parts of the list";
+    FilterError::TooComplex { what: "values in a list", limit: MAX_LIST, remedy }
 }
 
 /// Reads `eq.` or `not.eq.`.
@@ -170,29 +249,6 @@ fn operator(column: &Column, text: &mut Text<'_>) -> Result<(bool, &'static str)
     Ok((negated, operator))
 }
 
-/// `(a,"b,c",d)`, or `()`, which holds nothing.
-fn list(text: &mut Text<'_>) -> Result<Vec<String>, FilterError> {
-    text.expect('(', "write a list as `in.(a,b)`")?;
-    let mut words = Vec::new();
-    text.skip_spaces();
-    if text.eat(')') {
-        return Ok(words);
-    }
-    loop {
-        if words.len() == MAX_LIST {
-            let remedy = "subscribe to a wider filter, or to several parts of the list";
-            return Err(FilterError::TooComplex { what: "values in a list", limit: MAX_LIST, remedy });
-        }
-        text.skip_spaces();
-        words.push(text.word()?);
-        text.skip_spaces();
-        if text.eat(')') {
-            return Ok(words);
-        }
-        text.expect(',', "expected `,` or `)`; double-quote a value that contains one of them")?;
-    }
-}
-
 /// The test, and whether it is the operator's opposite.
 fn test(column: &Column, kind: Kind, operator: &'static str, operand: Operand) -> Result<(bool, Test), FilterError> {
     let exact = |demand| match kind.refuses(column.collation, demand) {
@@ -209,37 +265,70 @@ fn test(column: &Column, kind: Kind, operator: &'static str, operand: Operand) -
         value: value.to_owned(),
         expected,
     };
-    let literal = |text: &str| Literal::parse(kind, text).map_err(|expected| invalid(text, expected));
-    let text = match operand {
+    let literal = |word: &Word| match word {
+        Word::Written(text) => Literal::parse(kind, text).map_err(|expected| invalid(text, expected)),
+        Word::Claimed(name, claim) => claim.literal(kind).ok_or_else(|| unfit(name)),
+    };
+    let word = match operand {
         Operand::List(words) => {
             exact(Demand::Equality)?;
-            let list = words.iter().map(|word| literal(word)).collect::<Result<Vec<_>, _>>()?;
+            if words.len() > MAX_LIST {
+                return Err(too_many());
+            }
+            let list = words.iter().map(literal).collect::<Result<Vec<_>, _>>()?;
             return Ok((false, one_of(list)));
         }
-        Operand::One(text) => text,
+        Operand::One(word) => word,
+        Operand::Any => {
+            let demand = match operator {
+                "lt" | "gte" | "gt" | "lte" => Demand::Order,
+                "eq" | "neq" | "in" => Demand::Equality,
+                _ => return Err(no_claim(operator)),
+            };
+            // nothing is as good as anything while there is no caller
+            return exact(demand).map(|()| (false, Test::In(Vec::new())));
+        }
     };
-    Ok(match operator {
-        "eq" | "neq" => {
+    let text = match (operator, &word) {
+        ("eq" | "neq", word) => {
             exact(Demand::Equality)?;
-            (operator == "neq", Test::Eq(literal(&text)?))
+            return Ok((operator == "neq", Test::Eq(literal(word)?)));
         }
-        "lt" | "gte" => {
+        ("lt" | "gte", word) => {
             exact(Demand::Order)?;
-            (operator == "gte", Test::Less(literal(&text)?))
+            return Ok((operator == "gte", Test::Less(literal(word)?)));
         }
-        "gt" | "lte" => {
+        ("gt" | "lte", word) => {
             exact(Demand::Order)?;
-            (operator == "lte", Test::Greater(literal(&text)?))
+            return Ok((operator == "lte", Test::Greater(literal(word)?)));
         }
-        "like" | "ilike" => {
-            let fold = operator == "ilike";
-            exact(if fold { Demand::Ilike } else { Demand::Like })?;
-            // For the check of NUL alone: to a pattern, padding counts.
-            Literal::parse(Kind::Text, &text).map_err(|expected| invalid(&text, expected))?;
-            (false, Test::Like(Pattern::parse(&text, fold).map_err(|fault| pattern_error(fault, &text, &invalid))?))
-        }
-        _ => (false, is(&text, &exact).ok_or_else(|| invalid(&text, "write `null`, `true`, `false` or `unknown`"))??),
-    })
+        // a `%` in a claim would match anything
+        (_, Word::Claimed(..)) => return Err(no_claim(operator)),
+        (_, Word::Written(text)) => text,
+    };
+    if matches!(operator, "like" | "ilike") {
+        let fold = operator == "ilike";
+        exact(if fold { Demand::Ilike } else { Demand::Like })?;
+        // For the check of NUL alone: to a pattern, padding counts.
+        Literal::parse(Kind::Text, text).map_err(|expected| invalid(text, expected))?;
+        return Ok((
+            false,
+            Test::Like(Pattern::parse(text, fold).map_err(|fault| pattern_error(fault, text, &invalid))?),
+        ));
+    }
+    let test = is(text, &exact).ok_or_else(|| invalid(text, "write `null`, `true`, `false` or `unknown`"))??;
+    Ok((false, test))
+}
+
+fn no_claim(operator: &'static str) -> FilterError {
+    FilterError::Malformed {
+        near: operator.to_owned(),
+        remedy: "this operator takes no claim; compare with `eq` or `in`",
+    }
+}
+
+fn unfit(name: &str) -> FilterError {
+    FilterError::Claim { name: name.to_owned(), why: "is no value of the column's type" }
 }
 
 fn is(text: &str, exact: &dyn Fn(Demand) -> Result<(), FilterError>) -> Option<Result<Test, FilterError>> {
@@ -307,6 +396,17 @@ impl<'a> Text<'a> {
             return Err(self.malformed("expected `column.operator.value`, `and(...)` or `or(...)`"));
         }
         self.0 = rest;
+        Ok(name)
+    }
+
+    /// The name of a claim: `{name}`.
+    fn claim(&mut self) -> Result<&'a str, FilterError> {
+        let end = self.0.find('}').ok_or_else(|| self.malformed("the brace that opens here is never closed"))?;
+        let name = &self.0[1..end];
+        if !template::is_name(name) {
+            return Err(self.malformed("a claim is `{name}`: letters, digits and `_`, with `.` to walk into objects"));
+        }
+        self.0 = &self.0[end + 1..];
         Ok(name)
     }
 

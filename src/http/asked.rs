@@ -8,6 +8,7 @@ use super::Problem;
 use super::representation::Told;
 use crate::cache::Query;
 use crate::hub::Tables;
+use crate::permit::Permit;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -26,8 +27,16 @@ pub(super) struct Understood {
     pub query: Query,
     /// Where the next page of a list begins, when there can be one.
     pub next: Option<u64>,
+    /// What of it may be seen.
+    pub permit: Permit,
     /// What the last answer's headers were.
     pub told: Told,
+}
+
+impl Understood {
+    pub(super) fn new(query: Query, permit: Permit, next: Option<u64>) -> Understood {
+        Understood { query, next, permit, told: Told::default() }
+    }
 }
 
 #[derive(Default)]

@@ -5,9 +5,10 @@
 use super::target::{based_on, columns, row_key, table};
 use super::wishes::Return;
 use super::write::{applied, batch_row, begin, respond};
-use super::{App, Problem, body};
+use super::{App, Problem, auth, body};
 use crate::hub::Tables;
 use crate::pg::write::{Answer, Claim, Expected, Operation, Order, Outcome, Render, Verb, Written};
+use crate::session::Access;
 use crate::wire::strict;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -75,6 +76,7 @@ pub(super) async fn batch(
     payload: web::Payload,
     app: web::Data<App>,
 ) -> Result<HttpResponse, Problem> {
+    let access = auth::access(&request, &app).await?;
     let wishes = begin(&request, &app).await?;
     if wishes.if_match.is_some() || wishes.absent {
         return Err(malformed("a batch takes no conditions: each operation has its `version`"));
@@ -85,8 +87,8 @@ pub(super) async fn batch(
     strict::object(&body)?;
     let Batch { ops } = serde_json::from_slice(&body)
         .map_err(|e| malformed(format!("a batch is `{{\"ops\": [{{\"op\", \"table\", ..}}]}}`: {e}")))?;
-    let plan = plan(&ops, &app.hub.tables(), wishes.prefer)?;
-    let outcome = perform(&app, plan, wishes.claim(&request, &body)).await?;
+    let plan = plan(&ops, &app.hub.tables(), &access, wishes.prefer)?;
+    let outcome = perform(&app, plan, wishes.claim(&request, &body, &access)).await?;
     Ok(respond(outcome, |mut body, position| {
         body.insert_str(body.len() - 1, &format!(",\"position\":{}", serde_json::json!(position)));
         body
@@ -103,14 +105,19 @@ pub(super) struct Plan {
 ///
 /// # Errors
 /// What is wrong with the first that is.
-pub(super) fn plan(ops: &[Box<RawValue>], tables: &Tables, prefer: Option<Return>) -> Result<Plan, Problem> {
+pub(super) fn plan(
+    ops: &[Box<RawValue>],
+    tables: &Tables,
+    access: &Access,
+    prefer: Option<Return>,
+) -> Result<Plan, Problem> {
     if ops.is_empty() || ops.len() > MAX_OPERATIONS {
         return Err(malformed(format!("{} operations; a batch has 1 to {MAX_OPERATIONS}", ops.len())));
     }
     let (mut names, mut operations) = (Vec::new(), Vec::new());
     let whole = prefer != Some(Return::Minimal);
     for (i, raw) in ops.iter().enumerate() {
-        let (op, operation) = operation(raw.get(), tables, whole).map_err(|problem| problem.of_operation(i))?;
+        let (op, operation) = operation(raw.get(), tables, access, whole).map_err(|problem| problem.of_operation(i))?;
         names.push((op.name(), operation.table.clone()));
         operations.push(operation);
     }
@@ -136,10 +143,10 @@ pub(super) async fn perform(app: &App, plan: Plan, claim: Option<Claim>) -> Resu
     })
 }
 
-fn operation(text: &str, tables: &Tables, whole: bool) -> Result<(Op, Operation), Problem> {
+fn operation(text: &str, tables: &Tables, access: &Access, whole: bool) -> Result<(Op, Operation), Problem> {
     let input: OpIn = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
     let (op, verb) = (input.op, input.op.verb());
-    let table = table(tables, &input.table)?;
+    let (table, permit) = table(tables, &input.table, access)?;
     let key = match (input.key, op) {
         (None, Op::Insert) => None,
         (Some(_), Op::Insert) => return Err(malformed("`insert` has its key in `row`, not in `key`")),
@@ -150,19 +157,19 @@ fn operation(text: &str, tables: &Tables, whole: bool) -> Result<(Op, Operation)
     let expected = match (op, version) {
         (Op::Insert, Some(_)) => return Err(malformed("`insert` takes no `version`")),
         (Op::Insert, None) => Expected::Any,
-        (_, version) => based_on(version.map(|v| Expected::OneOf(vec![v])), &table, "`\"version\": <version>`")?,
+        (_, version) => based_on(version.map(|v| Expected::OneOf(vec![v])), &permit, "`\"version\": <version>`")?,
     };
     let (wanted, members) = match op {
         Op::Insert | Op::Replace => ("`row` and no `set`", input.row.filter(|_| input.set.is_none())),
         Op::Update => ("`set` and no `row`", input.set.filter(|_| input.row.is_none())),
         Op::Delete if input.row.is_none() && input.set.is_none() => {
-            return Ok((op, Operation { verb, table, key, expected, values: Vec::new(), answered: false }));
+            return Ok((op, Operation { verb, table, permit, key, expected, values: Vec::new(), answered: false }));
         }
         Op::Delete => ("neither `row` nor `set`", None),
     };
     let members = members.ok_or_else(|| malformed(format!("`{}` has {wanted}", op.name())))?;
-    let values = columns(strict::members(members.get())?, &table, verb, &expected)?;
-    Ok((op, Operation { verb, table, key, expected, values, answered: whole }))
+    let values = columns(strict::members(members.get())?, permit.seen(&table), verb, &expected)?;
+    Ok((op, Operation { verb, table, permit, key, expected, values, answered: whole }))
 }
 
 fn version(raw: &RawValue) -> Result<i64, Problem> {

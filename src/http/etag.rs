@@ -27,16 +27,23 @@ pub(super) enum Condition {
 const MAX_TAGS: usize = 64;
 
 impl EntityTag {
-    /// The tag of a row: its version.
-    pub(super) fn of_version(version: i64) -> EntityTag {
-        EntityTag { weak: false, opaque: version.to_string() }
+    /// The tag of a row: its version. `columns`: which are shown, where that is not all: `42-9f3a2c11`. A row of one version is not
+    /// the same to two who are shown different columns of it.
+    pub(super) fn of_row(version: i64, columns: Option<u32>) -> EntityTag {
+        let columns = columns.map(|columns| format!("-{columns:08x}")).unwrap_or_default();
+        EntityTag { weak: false, opaque: format!("{version}{columns}") }
     }
 
     /// The version a strong tag names; none for a weak one (it cannot be written back with) and for text that is no
-    /// version.
+    /// version. Whichever columns it is of: a write is based on the row.
     pub(super) fn version(&self) -> Option<i64> {
-        let canonical = !self.opaque.is_empty() && self.opaque.bytes().all(|b| b.is_ascii_digit());
-        if self.weak || !canonical { None } else { self.opaque.parse().ok() }
+        let version = match self.opaque.split_once('-') {
+            Some((version, columns)) if columns.len() == 8 && columns.bytes().all(|b| b.is_ascii_hexdigit()) => version,
+            Some(_) => return None,
+            None => &self.opaque,
+        };
+        let canonical = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit());
+        if self.weak || !canonical { None } else { version.parse().ok() }
     }
 }
 
@@ -100,7 +107,9 @@ mod tests {
         assert_eq!(read("\"42\""), Condition::Tags(vec![tag(false, "42")]));
         assert_eq!(read(" W/\"a,b\" ,\"c\""), Condition::Tags(vec![tag(true, "a,b"), tag(false, "c")]));
         assert_eq!(read("*"), Condition::Any);
-        assert!(read("W/\"7\"").names(&EntityTag::of_version(7)) && !read("\"8\"").names(&EntityTag::of_version(7)));
+        assert!(
+            read("W/\"7\"").names(&EntityTag::of_row(7, None)) && !read("\"8\"").names(&EntityTag::of_row(7, None))
+        );
     }
 
     #[test]
@@ -113,7 +122,18 @@ mod tests {
     #[test]
     fn only_a_strong_canonical_tag_is_a_version() {
         assert_eq!(tag(false, "42").version(), Some(42));
-        for (weak, text) in [(true, "42"), (false, "+42"), (false, "x"), (false, ""), (false, "99999999999999999999")] {
+        let narrow = EntityTag::of_row(42, Some(0x9f));
+        assert_eq!((narrow.to_string(), narrow.version()), ("\"42-0000009f\"".to_owned(), Some(42)));
+        for (weak, text) in [
+            (true, "42"),
+            (false, "42-9f"),
+            (false, "42-0000009f-0000009f"),
+            (false, "-0000009f"),
+            (false, "+42"),
+            (false, "x"),
+            (false, ""),
+            (false, "99999999999999999999"),
+        ] {
             assert_eq!(tag(weak, text).version(), None);
         }
     }

@@ -1,6 +1,6 @@
 //! Why a write was not carried out, as a problem.
 //!
-//! Must not know: SQL. Invariant: what is told of a row is what anybody who may write the table may also read.
+//! Must not know: SQL. Invariant: what is told of a row is what the caller may also read.
 
 use super::Problem;
 use super::etag::EntityTag;
@@ -15,6 +15,9 @@ impl From<Failure> for Problem {
 
 fn problem(fault: Fault) -> Problem {
     match fault {
+        Fault::Forbidden => {
+            Problem::new(403, "forbidden", "the row would not be one of those you may write; nothing was written")
+        }
         Fault::NotFound => Problem::new(404, "not-found", "there is no row with this key"),
         Fault::Stale(now) => {
             let detail = "the row was changed since that version was read: decide anew on `current`, or on the row as you read it again";
@@ -77,7 +80,7 @@ pub(super) fn row_json(written: &Written) -> String {
 }
 
 fn with_row(problem: Problem, now: &Written) -> Problem {
-    problem.current(row_json(now), EntityTag::of_version(now.version).to_string())
+    problem.current(row_json(now), EntityTag::of_row(now.version, now.columns).to_string())
 }
 
 fn refused(error: &PgError) -> Problem {

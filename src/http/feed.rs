@@ -77,7 +77,9 @@ impl Feed {
                 self.say_bye(reason).await;
             }
             End::Cut(cut) => {
-                self.counted.because(cut.into());
+                // a client that is slow to take the last it may have is not what ended it
+                let over = self.stay.over().filter(|reason| *reason == CloseReason::TokenExpired && cut == Cut::Slow);
+                self.counted.because(over.unwrap_or(cut.into()));
                 tracing::debug!(?cut, "a stream was cut");
                 if let Some(outlet) = self.outlet.take() {
                     outlet.abandon();
@@ -94,7 +96,7 @@ impl Feed {
             let next = Box::pin(self.session.next());
             let events = tokio::select! {
                 biased;
-                () = self.stay.end.cancelled() => return Err(End::Planned(self.stay.why())),
+                reason = self.stay.ends() => return Err(End::Planned(reason)),
                 events = next => events,
             };
             let events = events.ok_or(End::Planned(CloseReason::NoSubscriptionLeft))?;
@@ -110,7 +112,7 @@ impl Feed {
         let back = tokio::select! {
             biased;
             back = seat.back() => back,
-            () = self.stay.end.cancelled() => seat.leave(),
+            _ = self.stay.ends() => seat.leave(),
         };
         let Some(Back { outlet, stand, rest }) = back else { return Err(End::Cut(Cut::Gone)) };
         self.outlet = Some(outlet);
@@ -141,20 +143,20 @@ impl Feed {
                 // an `id:` line may stand before it: nothing may come between
                 self.write(large).await?;
             }
-            if self.stay.end.is_cancelled() {
-                return Err(End::Planned(self.stay.why()));
+            if let Some(reason) = self.stay.over() {
+                return Err(End::Planned(reason));
             }
         }
         Ok(())
     }
 
-    /// Writes all of it; when the gateway stops meanwhile, the client has a moment to take the rest.
+    /// Writes all of it; when the stream is to end meanwhile, the client has a moment to take the rest.
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), Cut> {
         let outlet = self.outlet.as_mut().ok_or(Cut::Gone)?;
         tokio::select! {
             biased;
             written = outlet.write_all(&mut bytes) => return written,
-            () = self.stay.end.cancelled() => {}
+            _ = self.stay.ends() => {}
         }
         timeout(FAREWELL, outlet.write_all(&mut bytes)).await.unwrap_or(Err(Cut::Slow))
     }

@@ -3,10 +3,12 @@
 //! Must not know: SQL. Invariant: a handler receives the few things it needs, never the configuration.
 
 mod asked;
+mod auth;
 mod batch;
 mod body;
 mod closes;
 mod connections;
+mod credentials;
 mod etag;
 mod fault;
 mod feed;
@@ -14,6 +16,7 @@ mod lasting;
 mod listen;
 mod openapi;
 mod ops;
+mod origin;
 mod outlet;
 mod packed;
 mod params;
@@ -41,11 +44,12 @@ pub use stream::POSITION;
 pub use streams::{StreamLimits, Streams};
 pub(crate) use ws::WsOptions;
 
+use crate::auth::Verifier;
 use crate::cache::Reads;
 use crate::hub::Hub;
-use crate::pg::Status;
 use crate::pg::doorbell::Bell;
 use crate::pg::write::Writer;
+use crate::pg::{Status, Tickets};
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, Service, ServiceRequest};
 use actix_web::{App as ActixApp, HttpResponse, HttpServer, ResponseError, web};
@@ -87,6 +91,8 @@ pub struct App {
     pub(crate) reads: Arc<Reads>,
     pub(crate) read_max_rows: usize,
     pub(crate) writer: Writer,
+    pub(crate) verifier: Verifier,
+    pub(crate) tickets: Tickets,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) closes: Arc<Closes>,

@@ -2,8 +2,8 @@
 //!
 //! Invariant: whatever is not understood is an error that says what would be; nothing is ignored.
 
-use super::Problem;
-use crate::change::Position;
+use super::{Problem, credentials};
+use crate::change::Resume;
 use crate::hub::Start;
 use crate::session::Request;
 use crate::wire::message::{ANEW, FIRST_SUB};
@@ -28,6 +28,8 @@ pub(super) struct StreamParams {
     pub since: Option<Start>,
     /// `wait`, if given.
     pub wait: Option<Duration>,
+    /// `ticket`, if given.
+    pub ticket: Option<String>,
 }
 
 pub(super) fn malformed(detail: impl Into<String>) -> Problem {
@@ -43,8 +45,8 @@ pub(super) fn start(text: &str) -> Result<Start, Problem> {
         return Ok(Start::Now);
     }
     let (text, anew) = text.strip_suffix(ANEW).map_or((text, false), |text| (text, true));
-    let position: Position = text.parse().map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))?;
-    Ok(if anew { Start::SnapshotFrom(position) } else { Start::After(position) })
+    let point: Resume = text.parse().map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))?;
+    Ok(if anew { Start::SnapshotFrom(point.position) } else { Start::After(point) })
 }
 
 impl StreamParams {
@@ -53,13 +55,16 @@ impl StreamParams {
     /// # Errors
     /// 400 with what would be right.
     pub(super) fn parse(pairs: Vec<(String, String)>) -> Result<StreamParams, Problem> {
-        let (mut since, mut wait) = (None, None);
+        credentials::refuse_in(&pairs)?;
+        let (mut since, mut wait, mut ticket) = (None, None, None);
         let mut subs = Vec::new();
         let mut own = Vec::new();
         for (name, value) in pairs {
             match name.as_str() {
                 "since" => since = Some(start(&value)?),
                 "wait" => wait = Some(seconds(&value)?),
+                "ticket" if ticket.is_some() => return Err(malformed("`ticket` stands twice")),
+                "ticket" => ticket = Some(value),
                 "sub" => subs.push(sub(&value)?),
                 _ => own.push((name, value)),
             }
@@ -72,7 +77,7 @@ impl StreamParams {
             )));
         }
         fit_together(subs.iter())?;
-        Ok(StreamParams { requests: subs, since, wait })
+        Ok(StreamParams { requests: subs, since, wait, ticket })
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::hub::SourceError;
 use crate::session::Refusal;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use std::fmt;
 
@@ -30,6 +30,8 @@ struct More {
     etag: Option<String>,
     errors: Vec<serde_json::Value>,
     sqlstate: Option<String>,
+    /// `WWW-Authenticate`.
+    challenge: Option<&'static str>,
     /// For the log, never for the client.
     cause: Option<String>,
 }
@@ -57,7 +59,7 @@ const TITLES: &[(&str, &str)] = &[
     ("too-many-subscriptions", "too many subscriptions on one connection"),
     ("already-subscribed", "a subscription has this name already"),
     ("too-many-writes", "too many writes at once on one connection"),
-    ("tokens-not-configured", "tokens are not configured"),
+    ("unauthorized", "who asks is not known"),
     ("origin-not-allowed", "pages of this origin may not connect"),
     ("upgrade-required", "this address speaks WebSocket"),
     ("not-acceptable", "no such representation"),
@@ -123,9 +125,31 @@ impl Problem {
     /// 404 for a row or a table: in the same words, so that nobody learns which of them is missing.
     #[must_use]
     pub fn no_row() -> Problem {
-        let detail = "no such table or row: a table must be watched (`select rowcast.watch('schema.table', public => true)`) \
+        let detail = "no such table or row: a table must be watched and allowed (`select rowcast.watch('schema.table', public => true)`, or \
+            `rowcast.allow` for a role) \
                       and spelt as in the database, a key as rows are told with";
         Problem::new(404, "not-found", detail)
+    }
+
+    /// 401 for a token, or a ticket, that is not accepted: in the same words whatever is wrong with it, as each reason would tell
+    /// a forger how far he got.
+    #[must_use]
+    pub(super) fn bad_token() -> Problem {
+        let detail = "the token is not accepted: it may be expired, not signed by a key that this gateway knows, or meant for \
+                      something else; get a new one";
+        Problem::challenged(detail, "Bearer error=\"invalid_token\"")
+    }
+
+    /// 401 where a token is needed and there is none.
+    #[must_use]
+    pub(super) fn no_token() -> Problem {
+        Problem::challenged("this needs a token: `Authorization: Bearer <token>`", "Bearer")
+    }
+
+    fn challenged(detail: &str, challenge: &'static str) -> Problem {
+        let mut problem = Problem::new(401, "unauthorized", detail);
+        problem.more().challenge = Some(challenge);
+        problem
     }
 
     /// 500 for what should not happen: `cause` goes to the log, under the request's id.
@@ -256,6 +280,9 @@ impl ResponseError for Problem {
         answer.insert_header(("Cache-Control", "no-store"));
         if let Some(seconds) = self.retry_after {
             answer.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        if let Some(challenge) = self.more.as_ref().and_then(|more| more.challenge) {
+            answer.insert_header((WWW_AUTHENTICATE, challenge));
         }
         if let Some(etag) = self.more.as_ref().and_then(|more| more.etag.as_ref()) {
             answer.insert_header((ETAG, etag.as_str()));

@@ -316,7 +316,7 @@ impl Rail {
             // those first: the position is theirs
             let mut frames = BytesMut::from(&news.frames[..]);
             rider.stand = Stand { cursor: news.end, position: Some(news.position), told: now };
-            track.key.1.cursor(Some(news.position), lag_ms, &mut frames);
+            track.key.1.cursor(Some(track.follower.resume(news.position)), lag_ms, &mut frames);
             write(track, place, frames.freeze());
         }
         if told.more {
@@ -388,7 +388,7 @@ impl Told {
             None => {
                 let news = follower.news(cursor, PASS_BYTES);
                 self.more |= news.as_ref().is_some_and(|news| !news.current);
-                self.places.push((cursor, news.map(|news| joined(&news, key))));
+                self.places.push((cursor, news.map(|news| joined(&news, follower, key))));
                 self.places.len() - 1
             }
         };
@@ -396,12 +396,13 @@ impl Told {
     }
 }
 
-fn joined(news: &News, (_, format, sub): &Key) -> Frames {
+fn joined(news: &News, follower: &Follower, (_, format, sub): &Key) -> Frames {
     let mut frames = BytesMut::new();
     for (position, messages) in &news.changes {
         for message in messages.iter() {
             // one subscription, told everything so far: its tick is complete with its last message
-            format.message(message, sub, message.is_last().then_some(*position), &mut frames);
+            let id = message.is_last().then(|| follower.resume(*position));
+            format.message(message, sub, id, &mut frames);
         }
     }
     Frames { frames: frames.freeze(), end: news.end, position: news.position }

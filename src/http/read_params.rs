@@ -3,11 +3,12 @@
 //! Must not know: the database. Invariant: whatever is not understood is an error that says what would be; nothing is
 //! ignored, and what is said twice is refused.
 
-use super::Problem;
+use super::{Problem, credentials};
 use crate::cache::{Query, Window};
-use crate::change::Position;
+use crate::change::{Position, Resume};
 use crate::filter::Filter;
 use crate::hub::Tables;
+use crate::permit::Permit;
 use crate::session::{Access, Refusal, Request};
 use crate::wire::Order;
 use actix_web::http::header::HeaderMap;
@@ -36,7 +37,10 @@ fn malformed(detail: impl Into<String>) -> Problem {
 /// # Errors
 /// It is none.
 pub(super) fn pairs(what: &str, text: &[u8]) -> Result<Vec<(String, String)>, Problem> {
-    serde_urlencoded::from_bytes(text).map_err(|e| malformed(format!("{what}: {e}")))
+    let pairs: Vec<(String, String)> =
+        serde_urlencoded::from_bytes(text).map_err(|e| malformed(format!("{what}: {e}")))?;
+    credentials::refuse_in(&pairs)?;
+    Ok(pairs)
 }
 
 /// Sets what may be said once.
@@ -110,12 +114,14 @@ impl ListParams {
     ///
     /// # Errors
     /// The table is not there, or not for this caller; a name or a value is wrong.
-    pub(super) fn resolve(&self, tables: &Tables) -> Result<Query, Problem> {
-        let spec = self.request.resolve(tables, Access::Public).map_err(refused)?;
-        let order = self.order.as_deref().map(|order| Order::parse(order, &spec.table)).transpose();
+    pub(super) fn resolve(&self, tables: &Tables, access: &Access) -> Result<(Query, Permit), Problem> {
+        let (table, permit) = access.reach(tables, &self.request.table).map_err(refused)?;
+        let order = self.order.as_deref().map(|order| Order::parse(order, permit.seen(&table))).transpose();
+        let spec = self.request.within(table, &permit).map_err(refused)?;
         let order = order.map_err(|e| Problem::new(400, e.code(), e.to_string()))?.unwrap_or_default();
         let incarnation = tables.incarnation(spec.table.relid);
-        Ok(Query::new(spec, incarnation, Window::List { order, limit: self.limit, offset: self.offset }))
+        let window = Window::List { order, limit: self.limit, offset: self.offset };
+        Ok((Query::new(spec, incarnation, window), permit))
     }
 
     /// Where the next page begins.
@@ -164,11 +170,14 @@ impl RowParams {
     ///
     /// # Errors
     /// The table is not there, or not for this caller; the key is none of it.
-    pub(super) fn resolve(&self, tables: &Tables) -> Result<Query, Problem> {
-        let mut spec = self.request.resolve(tables, Access::Public).map_err(refused)?;
-        spec.filter = Filter::of_key(&self.key, &spec.table).map_err(|e| Problem::from(Refusal::from(e)))?;
+    pub(super) fn resolve(&self, tables: &Tables, access: &Access) -> Result<(Query, Permit), Problem> {
+        let (table, permit) = access.reach(tables, &self.request.table).map_err(refused)?;
+        let mut spec = self.request.within(table, &permit).map_err(refused)?;
+        let key = Filter::of_key(&self.key, &spec.table).map_err(|e| Problem::from(Refusal::from(e)))?;
+        // a row that is there and not shown is looked for, and not found, like one that is not there
+        spec.filter = key.and(&permit.filter);
         let incarnation = tables.incarnation(spec.table.relid);
-        Ok(Query::new(spec, incarnation, Window::Row))
+        Ok((Query::new(spec, incarnation, Window::Row), permit))
     }
 }
 
@@ -179,7 +188,9 @@ impl RowParams {
 pub(super) fn min_position(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     let Some(text) = headers.get(MIN_POSITION) else { return Ok(None) };
     let text = text.to_str().unwrap_or("not text");
-    text.parse().map(Some).map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))
+    text.parse()
+        .map(|point: Resume| Some(point.position))
+        .map_err(|e| Problem::new(400, "invalid-position", format!("{e}")))
 }
 
 #[cfg(test)]

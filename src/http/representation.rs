@@ -7,6 +7,7 @@ use super::etag::{Condition, EntityTag};
 use super::{POSITION, Problem};
 use crate::cache::{Answer, Content, Entry, How};
 use crate::change::{Position, Table};
+use crate::permit::{ANON, Permit};
 use actix_web::http::header::{
     AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
     IF_NONE_MATCH, LINK, VARY,
@@ -76,23 +77,24 @@ impl Facts {
 }
 
 impl Told {
-    fn head(&self, answer: &Answer, table: &Table, total: Duration) -> Result<Rc<Head>, Problem> {
-        let facts = Facts::of(answer, table, total);
+    fn head(&self, answer: &Answer, asked: &Understood, total: Duration) -> Result<Rc<Head>, Problem> {
+        let spec = &asked.query.spec;
+        let facts = Facts::of(answer, &spec.table, total);
         let mut told = self.0.borrow_mut();
         if let Some(head) = told.as_ref().filter(|h| h.facts == facts && h.entry.as_ptr() == Arc::as_ptr(&answer.entry))
         {
             return Ok(head.clone());
         }
         let others = [
-            (CACHE_CONTROL, value(cache_control(table))?),
+            (CACHE_CONTROL, value(cache_control(&spec.table, &asked.permit))?),
             (AGE, HeaderValue::from(facts.age)),
             (CACHE_STATUS, value(cache_status(facts))?),
             (SERVER_TIMING, value(server_timing(facts))?),
-            (POSITION, value(facts.position.to_string())?),
+            (POSITION, value(spec.resume(facts.position).to_string())?),
             // a shared cache must not answer whoever asks for a certain state with another
-            (VARY, HeaderValue::from_static("Accept-Encoding, Rowcast-Min-Position")),
+            (VARY, HeaderValue::from_static(vary(&spec.table))),
         ];
-        let tag = value(tag(&answer.entry.content).to_string())?;
+        let tag = value(tag(&answer.entry.content, &asked.permit).to_string())?;
         let head = Rc::new(Head { entry: Arc::downgrade(&answer.entry), facts, tag, others });
         *told = Some(head.clone());
         Ok(head)
@@ -100,9 +102,9 @@ impl Told {
 }
 
 /// The row's version; of a list the hash of its bytes, which may be packed on the way. An absent row has none.
-fn tag(content: &Content) -> EntityTag {
+fn tag(content: &Content, permit: &Permit) -> EntityTag {
     match content {
-        Content::Row { version, .. } => EntityTag::of_version(*version),
+        Content::Row { version, .. } => EntityTag::of_row(*version, permit.columns_tag()),
         Content::List { hash, .. } => EntityTag { weak: true, opaque: format!("{hash:016x}") },
         Content::Absent { .. } => EntityTag { weak: true, opaque: String::new() },
     }
@@ -124,13 +126,12 @@ pub(super) fn of(
         Content::Row { body, .. } => (body, false),
         Content::List { body, more, .. } => (body, *more),
     };
-    let head = asked.told.head(answer, &asked.query.spec.table, began.elapsed())?;
+    let head = asked.told.head(answer, asked, began.elapsed())?;
     let held = match headers.get(IF_NONE_MATCH) {
         None => false,
         Some(text) if text == head.tag => true,
-        Some(text) => {
-            Condition::parse("If-None-Match", text.to_str().unwrap_or_default())?.names(&tag(&answer.entry.content))
-        }
+        Some(text) => Condition::parse("If-None-Match", text.to_str().unwrap_or_default())?
+            .names(&tag(&answer.entry.content, &asked.permit)),
     };
     let mut response = if held { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response.insert_header((ETAG, head.tag.clone()));
@@ -162,10 +163,13 @@ fn full(mut response: HttpResponseBuilder, body: &Bytes) -> HttpResponse {
     response.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(body.clone())
 }
 
-/// Public tables only are served so far: anybody may keep the answer. Shared caches keep it as long as the table allows,
+/// What everybody is shown may be kept by anybody; what a token shows, by nobody. Shared caches keep it as long as the table allows,
 /// and ask then (`s-maxage` forbids them to serve it stale: RFC 9111, 5.2.2.10). Browsers ask every time, which costs a
 /// 304; those that know RFC 5861 show what they hold, no older than `stale`, while they ask.
-fn cache_control(table: &Table) -> String {
+fn cache_control(table: &Table, permit: &Permit) -> String {
+    if !permit.is_for_anybody(table) {
+        return "private, no-store".to_owned();
+    }
     let (fresh, stale) = (table.ttl.as_secs(), table.stale.as_secs());
     let mut control = format!("public, max-age=0, s-maxage={fresh}");
     if stale > 0 {
@@ -173,6 +177,15 @@ fn cache_control(table: &Table) -> String {
         let _ = write!(control, ", stale-while-revalidate={stale}");
     }
     control
+}
+
+/// Where a token may show something else, a shared cache must not answer whoever has one with what was kept for who has none.
+fn vary(table: &Table) -> &'static str {
+    if table.rules.iter().all(|rule| rule.role == ANON) {
+        "Accept-Encoding, Rowcast-Min-Position"
+    } else {
+        "Accept-Encoding, Authorization, Rowcast-Min-Position"
+    }
 }
 
 /// RFC 9211.

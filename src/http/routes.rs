@@ -4,7 +4,7 @@
 
 use super::lasting::lasting;
 use super::openapi;
-use super::{Problem, ops, stream, tables, ws};
+use super::{Problem, auth, ops, stream, tables, ws};
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, ResponseError, Route as ActixRoute, web};
 use utoipa::openapi::PathItem;
@@ -39,6 +39,14 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/v1/ws",
         register: |path, config| _ = config.service(getting(path, web::get().service(lasting(ws::ws)), "GET, HEAD")),
         describe: openapi::websocket,
+    },
+    Route {
+        path: "/v1/tickets",
+        register: |path, config| {
+            let post = web::post().to(auth::ticket);
+            _ = config.service(web::resource(path).route(post).default_service(web::to(|| not_allowed("POST"))));
+        },
+        describe: openapi::tickets,
     },
     Route {
         path: "/v1/schemas/message.json",

@@ -5,13 +5,14 @@
 
 use super::asked::{self, Understood};
 use super::read_params::{ListParams, RowParams, min_position, pairs};
-use super::representation::{self, Told};
+use super::representation;
 use super::stream::{accepts, ready};
 use super::target::address;
 use super::{App, MAX_URI, Problem, body};
 use crate::cache::Reach;
 use crate::change::Position;
 use crate::hub::Tables;
+use crate::session::Access;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::uri::PathAndQuery;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -32,6 +33,7 @@ pub(super) async fn list(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
     let began = Instant::now();
     accepts(&request, "application/json")?;
@@ -42,9 +44,10 @@ pub(super) async fn list(
         given.extend(pairs("the body", &body)?);
         let params = ListParams::parse(&address(&request).0, given, app.read_max_rows)?;
         let next = params.has_next().then(|| params.next());
-        tables.map(|tables| Ok(Understood { query: params.resolve(tables)?, next, told: Told::default() })).transpose()
+        let resolve = |tables| params.resolve(tables, access);
+        tables.map(|tables| resolve(tables).map(|(query, permit)| Understood::new(query, permit, next))).transpose()
     };
-    let (asked, min) = admit(&app, &request, !is_query, read).await?;
+    let (asked, min) = admit(&app, &request, !is_query && is_anyone(access), read).await?;
     let answer = app.reads.read(&asked.query, min).await?;
     let next = || asked.next.and_then(|offset| next_page(&request, &body, offset));
     let mut response = representation::of(&answer, &asked, request.headers(), next, began)?;
@@ -58,24 +61,29 @@ pub(super) async fn list(
 ///
 /// # Errors
 /// Bad input; an unknown table or row; the database cannot be read.
-pub(super) async fn row(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
+pub(super) async fn row(request: HttpRequest, app: web::Data<App>, access: &Access) -> Result<HttpResponse, Problem> {
     let began = Instant::now();
     accepts(&request, "application/json")?;
     let read = |tables: Option<&Tables>| {
         let (table, key) = address(&request);
         let given = pairs("the query string", request.query_string().as_bytes())?;
         let params = RowParams::parse(&table, key.unwrap_or_default(), given)?;
-        tables
-            .map(|tables| Ok(Understood { query: params.resolve(tables)?, next: None, told: Told::default() }))
-            .transpose()
+        let resolve = |tables| params.resolve(tables, access);
+        tables.map(|tables| resolve(tables).map(|(query, permit)| Understood::new(query, permit, None))).transpose()
     };
-    let (asked, min) = admit(&app, &request, true, read).await?;
+    let (asked, min) = admit(&app, &request, is_anyone(access), read).await?;
     let answer = app.reads.read(&asked.query, min).await?;
     representation::of(&answer, &asked, request.headers(), || None, began)
 }
 
+/// What is remembered by its text alone is for those who show nothing else.
+fn is_anyone(access: &Access) -> bool {
+    matches!(access, Access::Caller(caller) if caller.is_anonymous())
+}
+
 /// Understands a request, and waits for the position it names. `read` reads its text, and resolves it when it is given
-/// tables; `whole`: path and query are all of it.
+/// tables; `whole`: path and query are
+/// all of it.
 async fn admit(
     app: &App,
     request: &HttpRequest,

@@ -9,7 +9,7 @@ use super::outlet::Outlet;
 use super::params::{StreamParams, start};
 use super::rail::Rail;
 use super::sse::{self, READY_WAIT};
-use super::{App, Problem, body, subscribe, target};
+use super::{App, Problem, auth, body, subscribe, target};
 use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
 use crate::wire::{CloseReason, Format};
@@ -43,9 +43,9 @@ pub(super) async fn ready(app: &App) -> bool {
 }
 
 /// Refuses what cannot be served before anything is opened.
-fn check<'a>(app: &App, mut requests: impl Iterator<Item = &'a Request>) -> Result<(), Problem> {
+fn check<'a>(app: &App, access: &Access, mut requests: impl Iterator<Item = &'a Request>) -> Result<(), Problem> {
     let tables = app.hub.tables();
-    requests.try_for_each(|r| r.resolve(&tables, Access::Public).map(drop).map_err(Problem::from))
+    requests.try_for_each(|r| r.resolve(&tables, access).map(drop).map_err(Problem::from))
 }
 
 /// `GET /v1/stream`.
@@ -68,7 +68,8 @@ pub(super) async fn stream(request: &HttpRequest, _: dev::Payload) -> Result<Ope
         None => params.since.unwrap_or(Start::Snapshot),
     };
     let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
-    events(request, requests).await
+    let ticket = params.ticket;
+    events(request, requests, ticket.as_deref()).await
 }
 
 /// `POST /v1/stream`: the same, from a body.
@@ -85,32 +86,41 @@ pub(super) async fn stream_of_body(request: &HttpRequest, payload: dev::Payload)
         let begin = start(id.to_str().unwrap_or("not text"))?;
         requests.iter_mut().for_each(|(_, start)| *start = begin);
     }
-    events(request, requests).await
+    events(request, requests, None).await
 }
 
 /// The stream of these subscriptions.
-async fn events(request: &HttpRequest, requests: Vec<(Request, Start)>) -> Result<Opened, Problem> {
+async fn events(
+    request: &HttpRequest,
+    requests: Vec<(Request, Start)>,
+    ticket: Option<&str>,
+) -> Result<Opened, Problem> {
     let (Some(app), Some(rail)) = (request.app_data::<web::Data<App>>(), request.app_data::<Rc<Rail>>()) else {
         return Err(Problem::no_state());
     };
     let farewell = |reason| Ok(Opened::Answered(sse::farewell(app, reason)));
+    let access = match auth::access_with(request, app, ticket).await {
+        // passes, as below
+        Err(problem) if problem.status() == 503 => return farewell(CloseReason::of_problem(problem.code())),
+        access => access?,
+    };
     if app.stopping.is_cancelled() {
         return farewell(CloseReason::ShuttingDown);
     }
     if !ready(app).await {
         return farewell(CloseReason::NotReady);
     }
-    match check(app, requests.iter().map(|(request, _)| request)) {
+    match check(app, &access, requests.iter().map(|(request, _)| request)) {
         // passes; an EventSource that got it as a status would never come back
         Err(problem) if problem.status() == 503 => return farewell(CloseReason::of_problem(problem.code())),
         checked => checked?,
     }
-    let Some(stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip())) else {
+    let Some(stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip()), auth::caller(&access)) else {
         // as a status an EventSource would never come back
         let in_band = wants_events(request.headers());
         return if in_band { farewell(CloseReason::Overloaded) } else { Err(too_many_streams()) };
     };
-    let mut session = match Session::open(app.hub.clone(), Access::Public, requests).await {
+    let mut session = match Session::open(app.hub.clone(), access.into_owned(), requests).await {
         Ok(session) => session,
         Err(error) => {
             tracing::debug!(%error, "a stream could not begin");
@@ -139,13 +149,15 @@ pub(super) fn too_many_streams() -> Problem {
 pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
     accepts(&request, "application/json")?;
     let params = params(&request)?;
+    let access = auth::access_with(&request, &app, params.ticket.as_deref()).await?;
+    let (caller, clock) = (auth::caller(&access).clone(), app.verifier.clock());
     if !ready(&app).await {
         return Err(Problem::unavailable("not-ready", "the gateway has not reached its database yet, see `/readyz`"));
     }
-    check(&app, params.requests.iter())?;
+    check(&app, &access, params.requests.iter())?;
     let begin = params.since.unwrap_or(Start::Snapshot);
     let requests = params.requests.into_iter().map(|request| (request, begin)).collect();
-    let mut session = Session::open(app.hub.clone(), Access::Public, requests).await?;
+    let mut session = Session::open(app.hub.clone(), access.into_owned(), requests).await?;
     if session.is_expired() {
         return Err(Problem::new(
             410,
@@ -156,6 +168,10 @@ pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result
     let began = Instant::now();
     let wait = params.wait.unwrap_or_default();
     let (mut messages, mut found) = (BytesMut::new(), false);
+    if caller.is_over(clock) {
+        // while the rows were read
+        return Err(Problem::bad_token());
+    }
     loop {
         for event in session.pass().await {
             if let Event::Message { sub, message, .. } = event {
@@ -173,12 +189,18 @@ pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result
         let more = tokio::select! {
             more = tokio::time::timeout_at(deadline, session.wait()) => more.is_ok(),
             () = app.stopping.cancelled() => false,
+            () = caller.over(clock) => false,
         };
-        if !more {
+        // what it has it was told in time; from here on nothing is
+        let over = caller.is_over(clock);
+        if !more || over {
+            if !complete && over {
+                return Err(Problem::bad_token());
+            }
             if !complete {
                 return Err(Problem::unavailable("unavailable", "the rows could not be read in time, ask again"));
             }
-            if !found || session.is_empty() {
+            if over || !found || session.is_empty() {
                 break;
             }
         }

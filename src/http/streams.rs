@@ -1,8 +1,10 @@
 //! The streams that are open: whose they are, and when each is to end.
 //!
 //! Must not know: what they tell, their transport. Invariants: a stream is counted from its beginning to its end; ends
-//! that we choose (a drain, old age) are spread, so that the clients do not come back at one moment.
+//! that we choose (a drain, old age) are spread, so that the clients do not come back at one moment; a stream is told to end at the
+//! moment the authority of whom it is for does.
 
+use crate::auth::{Caller, Clock};
 use crate::wire::CloseReason;
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
@@ -31,6 +33,8 @@ pub struct StreamLimits {
 #[derive(Debug)]
 pub struct Streams {
     limits: StreamLimits,
+    /// By which tokens end.
+    clock: Clock,
     /// Cancelled when the gateway begins to stop.
     stopping: CancellationToken,
     /// Cancelled when everything stops.
@@ -60,12 +64,44 @@ pub(crate) struct Stay {
     id: u64,
     /// Cancelled when the stream is to end.
     pub(crate) end: CancellationToken,
+    /// Whose token it is for; none for those who end with no token.
+    caller: Option<Arc<Caller>>,
 }
 
 impl Stay {
-    /// Why it is to end.
-    pub(crate) fn why(&self) -> CloseReason {
-        if self.streams.stopping.is_cancelled() { CloseReason::ShuttingDown } else { CloseReason::Resume }
+    /// Why it is to end, if it is.
+    pub(crate) fn over(&self) -> Option<CloseReason> {
+        if self.is_expired() {
+            Some(CloseReason::TokenExpired)
+        } else if self.end.is_cancelled() {
+            let stopping = self.streams.stopping.is_cancelled();
+            Some(if stopping { CloseReason::ShuttingDown } else { CloseReason::Resume })
+        } else {
+            None
+        }
+    }
+
+    fn is_expired(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.is_over(&self.streams.clock))
+    }
+
+    /// Waits until it is to end; says why.
+    pub(crate) async fn ends(&self) -> CloseReason {
+        match &self.caller {
+            None => self.end.cancelled().await,
+            Some(caller) => {
+                tokio::select! {
+                    () = self.end.cancelled() => {}
+                    () = caller.over(&self.streams.clock) => {}
+                }
+            }
+        }
+        self.over().unwrap_or(CloseReason::Resume)
+    }
+
+    /// From here on it is for this caller: with another token, or with one at last.
+    pub(crate) fn belongs_to(&mut self, caller: &Arc<Caller>) {
+        self.caller = (!caller.is_anonymous()).then(|| caller.clone());
     }
 }
 
@@ -86,16 +122,21 @@ impl Drop for Stay {
 impl Streams {
     /// None open.
     #[must_use]
-    pub fn new(limits: StreamLimits, stopping: CancellationToken, stop: CancellationToken) -> Arc<Streams> {
-        Arc::new(Streams { limits, stopping, stop, open: Mutex::default() })
+    pub fn new(
+        limits: StreamLimits,
+        clock: Clock,
+        stopping: CancellationToken,
+        stop: CancellationToken,
+    ) -> Arc<Streams> {
+        Arc::new(Streams { limits, clock, stopping, stop, open: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more stream. None when its address has all it may have.
-    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Stay> {
+    /// One more stream, for this caller. None when its address has all it may have.
+    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>, caller: &Arc<Caller>) -> Option<Stay> {
         let address = address.filter(|_| self.limits.per_address > 0);
         let mut open = self.lock();
         if let Some(address) = address {
@@ -114,7 +155,9 @@ impl Streams {
         }
         open.next += 1;
         open.streams.insert(id, Stream { end: end.clone(), until: age.map(|age| Instant::now() + age), address });
-        Some(Stay { streams: self.clone(), id, end })
+        let mut stay = Stay { streams: self.clone(), id, end, caller: None };
+        stay.belongs_to(caller);
+        Some(stay)
     }
 
     /// How many are open.
@@ -169,18 +212,23 @@ mod tests {
     use super::*;
 
     fn streams(per_address: usize, max_age: Duration) -> Arc<Streams> {
-        Streams::new(StreamLimits { per_address, max_age }, CancellationToken::new(), CancellationToken::new())
+        let (stopping, stop) = (CancellationToken::new(), CancellationToken::new());
+        Streams::new(StreamLimits { per_address, max_age }, Clock::default(), stopping, stop)
+    }
+
+    fn enter(streams: &Arc<Streams>, address: Option<IpAddr>) -> Option<Stay> {
+        streams.enter(address, Caller::anonymous())
     }
 
     #[test]
     fn an_address_has_so_many() {
         let streams = streams(2, Duration::ZERO);
         let (one, two) = ("10.0.0.1".parse().ok(), "10.0.0.2".parse().ok());
-        let (first, second) = (streams.enter(one).unwrap(), streams.enter(one).unwrap());
-        assert!(streams.enter(one).is_none());
-        let other = streams.enter(two).unwrap();
+        let (first, second) = (enter(&streams, one).unwrap(), enter(&streams, one).unwrap());
+        assert!(enter(&streams, one).is_none());
+        let other = enter(&streams, two).unwrap();
         drop(first);
-        let third = streams.enter(one).unwrap();
+        let third = enter(&streams, one).unwrap();
         assert_eq!(streams.count(), 3);
         drop((second, third, other));
         assert_eq!((streams.count(), streams.lock().addresses.len()), (0, 0));
@@ -192,7 +240,7 @@ mod tests {
             assert_eq!(between(count, Duration::from_millis(window)) * count, Duration::from_millis(whole));
         }
         let streams = streams(0, Duration::ZERO);
-        let stays: Vec<_> = (0..100).map(|_| streams.enter(None).unwrap()).collect();
+        let stays: Vec<_> = (0..100).map(|_| enter(&streams, None).unwrap()).collect();
         streams.drain(Duration::from_millis(20)).await;
         assert!(stays.iter().all(|stay| stay.end.is_cancelled()));
     }
@@ -200,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn old_ones_end_at_different_moments() {
         let streams = streams(0, Duration::from_secs(100));
-        let stays: Vec<_> = (0..50).map(|_| streams.enter(None).unwrap()).collect();
+        let stays: Vec<_> = (0..50).map(|_| enter(&streams, None).unwrap()).collect();
         let open = streams.lock();
         let mut ends: Vec<_> = open.streams.values().map(|s| s.until.unwrap()).collect();
         ends.sort();

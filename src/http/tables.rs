@@ -3,7 +3,7 @@
 //! Must not know: what handlers do. Invariant: a method that is not served is answered with 405 and those that are.
 
 use super::routes::not_allowed;
-use super::{App, Problem, batch, packed, rows, target, write};
+use super::{App, Problem, auth, batch, packed, rows, target, write};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 /// `/v1/tables/{table}` and `/v1/tables/{table}/{key}`, told apart by hand: the router's regular expressions took an
@@ -19,23 +19,23 @@ async fn serve(request: HttpRequest, payload: web::Payload) -> Result<HttpRespon
         return Err(Problem::not_found());
     }
     let is_row = key.is_some();
-    let app = || {
-        let app = request.app_data::<web::Data<App>>().cloned();
-        app.ok_or_else(|| Problem::internal("the request could not be answered", "handlers have no state".to_owned()))
-    };
+    let served = if is_row { "GET, HEAD, PATCH, PUT, DELETE" } else { "GET, HEAD, QUERY, POST" };
+    if !served.split(", ").any(|method| request.method().as_str() == method) {
+        return Ok(not_allowed(served).await);
+    }
+    let app = request.app_data::<web::Data<App>>().cloned().ok_or_else(Problem::no_state)?;
+    let access = &*auth::access(&request, &app).await?;
     match (is_row, request.method().as_str()) {
-        (true, "GET" | "HEAD") => rows::row(request.clone(), app()?).await,
-        (true, "PATCH") => write::update(request.clone(), payload, app()?).await,
-        (true, "PUT") => write::replace(request.clone(), payload, app()?).await,
-        (true, "DELETE") => write::delete(request.clone(), payload, app()?).await,
-        (true, _) => Ok(not_allowed("GET, HEAD, PATCH, PUT, DELETE").await),
-        (false, "POST") => write::insert(request.clone(), payload, app()?).await,
-        (false, "GET" | "HEAD" | "QUERY") => {
+        (true, "PATCH") => write::update(request.clone(), payload, app, access).await,
+        (true, "PUT") => write::replace(request.clone(), payload, app, access).await,
+        (true, "DELETE") => write::delete(request.clone(), payload, app, access).await,
+        (true, _) => rows::row(request.clone(), app, access).await,
+        (false, "POST") => write::insert(request.clone(), payload, app, access).await,
+        (false, _) => {
             // lists only: a row's tag names its version, whatever the bytes are packed in, and is written back with
             let encoding = packed::wanted(&request)?;
-            Ok(packed::pack(rows::list(request.clone(), payload, app()?).await?, encoding))
+            Ok(packed::pack(rows::list(request.clone(), payload, app, access).await?, encoding))
         }
-        (false, _) => Ok(not_allowed("GET, HEAD, QUERY, POST").await),
     }
 }
 

@@ -1,13 +1,14 @@
 //! From the names in a write to a table that may be written, a row and its columns.
 //!
-//! Must not know: the database. Invariant: an unpublished column and one that does not exist are refused in the same
-//! words, before any row is looked at; so is a table that is not public and one that does not exist.
+//! Must not know: the database. Invariant: a column that is not shown and one that does not exist are refused in the same
+//! words, before any row is looked at; so is a table that the caller may not reach and one that does not exist.
 
-use super::Problem;
-use crate::change::Table;
+use super::{Problem, credentials};
+use crate::change::{Seen, Table};
 use crate::hub::Tables;
+use crate::permit::{ANON, Permit};
 use crate::pg::write::{Expected, RowKey, Verb};
-use crate::session;
+use crate::session::Access;
 use crate::wire::strict::{BodyError, Members};
 use actix_web::HttpRequest;
 use percent_encoding::percent_decode_str;
@@ -43,26 +44,28 @@ pub(super) fn no_query(request: &HttpRequest) -> Result<(), Problem> {
     if request.query_string().is_empty() {
         return Ok(());
     }
+    credentials::refuse_in(&serde_urlencoded::from_str::<Vec<_>>(request.query_string()).unwrap_or_default())?;
     Err(Problem::new(400, "malformed-request", "no parameters are taken in the address here"))
 }
 
-/// The table of this name, if it may be written.
+/// The table of this name, if the caller may write it, and what of it.
 ///
 /// # Errors
 /// 404, 503, or 403.
-pub(super) fn table(tables: &Tables, name: &str) -> Result<Arc<Table>, Problem> {
-    let table = tables.by_name(name).filter(|table| table.public).ok_or(session::Refusal::NotFound)?;
-    if let Some(why) = &table.broken {
-        return Err(session::Refusal::Broken(why.clone()).into());
-    }
-    if !table.writable {
+pub(super) fn table(tables: &Tables, name: &str, access: &Access) -> Result<(Arc<Table>, Permit), Problem> {
+    let (table, permit) = access.reach(tables, name)?;
+    if !permit.write {
+        // the role is the caller's own to know; its rule is not
+        let role = permit.said().map_or(ANON, |(role, _)| role);
         let detail = format!(
-            "writing is off for this table; its owner turns it on: `select rowcast.allow('{}.{}', 'anon', write => true)`",
-            table.schema, table.name
+            "writing is off for this table; its owner turns it on: `select rowcast.allow('{}.{}', '{}', write => true)`",
+            table.schema,
+            table.name,
+            role.escape_debug()
         );
         return Err(Problem::new(403, "writing-not-allowed", detail));
     }
-    Ok(table.clone())
+    Ok((table, permit))
 }
 
 /// The row of this key.
@@ -77,10 +80,10 @@ pub(super) fn row_key(text: &str, table: &Table) -> Result<RowKey, Problem> {
 ///
 /// # Errors
 /// 428 when there is none and the table wants one.
-pub(super) fn based_on(given: Option<Expected>, table: &Table, how: &str) -> Result<Expected, Problem> {
+pub(super) fn based_on(given: Option<Expected>, permit: &Permit, how: &str) -> Result<Expected, Problem> {
     match given {
         Some(expected) => Ok(expected),
-        None if !table.version_required => Ok(Expected::Any),
+        None if !permit.version_required => Ok(Expected::Any),
         None => Err(Problem::new(428, "precondition-required", format!("name the version you have read: {how}"))),
     }
 }
@@ -90,7 +93,7 @@ pub(super) fn based_on(given: Option<Expected>, table: &Table, how: &str) -> Res
 ///
 /// # Errors
 /// 422.
-pub(super) fn columns(members: Members, table: &Table, verb: Verb, expected: &Expected) -> Result<Members, Problem> {
+pub(super) fn columns(members: Members, seen: Seen<'_>, verb: Verb, expected: &Expected) -> Result<Members, Problem> {
     let mut columns = Members::with_capacity(members.len());
     for (name, raw) in members {
         if name == "row_version" {
@@ -106,7 +109,7 @@ pub(super) fn columns(members: Members, table: &Table, verb: Verb, expected: &Ex
             }
             continue;
         }
-        if table.column(&name).is_none() {
+        if seen.column(&name).is_none() {
             return Err(Problem::new(422, "unknown-column", format!("unknown column `{}`", name.escape_debug())));
         }
         columns.push((name, raw));

@@ -7,14 +7,12 @@ use super::Problem;
 use super::body::header;
 use super::etag::Condition;
 use crate::pg::write::{Claim, Expected};
+use crate::session::Access;
 use actix_web::HttpRequest;
 use sha2::{Digest, Sha256};
 
 /// Longest key. They are stored.
 pub(super) const MAX_KEY: usize = 255;
-
-/// Whose idempotency keys: without a token everybody is one subject.
-const SUBJECT: &str = "anon";
 
 /// `Prefer: return=...` (RFC 7240).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,31 +85,39 @@ impl Wishes {
     }
 
     /// The claim of this request on its `Idempotency-Key`.
-    pub(super) fn claim(&self, request: &HttpRequest, body: &[u8]) -> Option<Claim> {
+    pub(super) fn claim(&self, request: &HttpRequest, body: &[u8], access: &Access) -> Option<Claim> {
         let key = self.key.clone()?;
         let texts =
             [request.method().as_str(), request.uri().path()].into_iter().chain(self.sent.iter().map(String::as_str));
-        Some(claim(key, texts.map(str::as_bytes).chain([body])))
+        Some(claim(access, key, texts.map(str::as_bytes).chain([body])))
     }
 }
 
-/// The claim of a request made of these parts.
-fn claim<'a>(key: String, parts: impl Iterator<Item = &'a [u8]>) -> Claim {
+/// The claim of a request made of these parts. Keys are each caller's own; without a token everybody is one.
+fn claim<'a>(access: &Access, key: String, parts: impl Iterator<Item = &'a [u8]>) -> Claim {
     let mut hash = Sha256::new();
     for part in parts {
         // with their lengths: what ends one must not begin the next
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    Claim { subject: SUBJECT.to_owned(), key, request: hash.finalize().to_vec() }
+    let subject = match access {
+        Access::Caller(caller) => caller.owner(),
+        Access::Operator => "operator".to_owned(),
+    };
+    Claim { subject, key, request: hash.finalize().to_vec() }
 }
 
 /// The claim of a batch over a WebSocket, from the text of its operations.
 ///
 /// # Errors
 /// 400: not a key.
-pub(super) fn claim_of_message<'a>(key: &str, ops: impl Iterator<Item = &'a str>) -> Result<Claim, Problem> {
-    Ok(claim(idempotency_key(key)?, std::iter::once("write").chain(ops).map(str::as_bytes)))
+pub(super) fn claim_of_message<'a>(
+    access: &Access,
+    key: &str,
+    ops: impl Iterator<Item = &'a str>,
+) -> Result<Claim, Problem> {
+    Ok(claim(access, idempotency_key(key)?, std::iter::once("write").chain(ops).map(str::as_bytes)))
 }
 
 /// 1 to 255 visible ASCII characters, as they are or as a structured field's string in quotes.
@@ -195,7 +201,7 @@ mod tests {
                 request = request.append_header(*header);
             }
             let request = request.to_http_request();
-            Wishes::of(&request).unwrap().claim(&request, body).unwrap().request
+            Wishes::of(&request).unwrap().claim(&request, body, Access::anonymous()).unwrap().request
         };
         let first = claim("/v1/tables/t/1", &[("if-match", "\"1\"")], b"{}");
         assert_eq!(first, claim("/v1/tables/t/1", &[("if-match", "\"1\""), ("user-agent", "other")], b"{}"));

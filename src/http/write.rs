@@ -8,7 +8,9 @@ use super::target::{address, based_on, columns, no_query, row_key, table};
 use super::wishes::{Return, Wishes};
 use super::{App, POSITION, Problem, body, stream};
 use crate::change::Table;
+use crate::permit::Permit;
 use crate::pg::write::{Answer, Expected, Operation, Order, Outcome, Render, Verb, Written};
+use crate::session::Access;
 use crate::wire::strict;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -33,8 +35,9 @@ pub(super) async fn insert(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Insert).await
+    one(request, payload, app, access, Verb::Insert).await
 }
 
 /// `PATCH /v1/tables/{table}/{key}`.
@@ -45,8 +48,9 @@ pub(super) async fn update(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Update).await
+    one(request, payload, app, access, Verb::Update).await
 }
 
 /// `PUT /v1/tables/{table}/{key}`.
@@ -57,8 +61,9 @@ pub(super) async fn replace(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Replace).await
+    one(request, payload, app, access, Verb::Replace).await
 }
 
 /// `DELETE /v1/tables/{table}/{key}`.
@@ -69,19 +74,21 @@ pub(super) async fn delete(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
 ) -> Result<HttpResponse, Problem> {
-    one(request, payload, app, Verb::Delete).await
+    one(request, payload, app, access, Verb::Delete).await
 }
 
 async fn one(
     request: HttpRequest,
     payload: web::Payload,
     app: web::Data<App>,
+    access: &Access,
     verb: Verb,
 ) -> Result<HttpResponse, Problem> {
     let wishes = begin(&request, &app).await?;
     let (name, key) = address(&request);
-    let table = table(&app.hub.tables(), &name)?;
+    let (table, permit) = table(&app.hub.tables(), &name, access)?;
     let key = key.filter(|_| verb != Verb::Insert).map(|key| row_key(key, &table)).transpose()?;
     match verb {
         Verb::Delete => {}
@@ -89,16 +96,24 @@ async fn one(
         _ => body::check_type(&request, &[JSON])?,
     }
     let body = body::read(&request, payload).await?;
-    let (verb, expected) = condition(verb, &wishes, &table)?;
+    let (verb, expected) = condition(verb, &wishes, &permit)?;
     let values = match verb {
         Verb::Delete if body.is_empty() => Vec::new(),
         Verb::Delete => return Err(Problem::new(400, "malformed-request", "`DELETE` takes no body")),
-        verb => columns(strict::object(&body)?, &table, verb, &expected)?,
+        verb => columns(strict::object(&body)?, permit.seen(&table), verb, &expected)?,
     };
     let order = Order {
-        claim: wishes.claim(&request, &body),
+        claim: wishes.claim(&request, &body, access),
         render: render(verb, table.clone(), wishes.prefer),
-        operations: vec![Operation { verb, table, key, expected, values, answered: with_row(verb, wishes.prefer) }],
+        operations: vec![Operation {
+            verb,
+            table,
+            permit,
+            key,
+            expected,
+            values,
+            answered: with_row(verb, wishes.prefer),
+        }],
     };
     let outcome = app.writer.perform(order).await?;
     Ok(respond(outcome, |body, _| body))
@@ -119,7 +134,7 @@ pub(super) async fn begin(request: &HttpRequest, app: &App) -> Result<Wishes, Pr
 }
 
 /// What to do, given the conditions.
-fn condition(verb: Verb, wishes: &Wishes, table: &Table) -> Result<(Verb, Expected), Problem> {
+fn condition(verb: Verb, wishes: &Wishes, permit: &Permit) -> Result<(Verb, Expected), Problem> {
     let meaningless = |name: &str| {
         let detail = format!("`{name}` has no meaning for this method");
         Err(Problem::new(400, "malformed-request", detail))
@@ -134,9 +149,9 @@ fn condition(verb: Verb, wishes: &Wishes, table: &Table) -> Result<(Verb, Expect
             let given = wishes.expected();
             let verb = if given.is_some() { Verb::Replace } else { Verb::Put };
             let how = "`If-Match: \"<version>\"`, or `If-None-Match: *` to create the row";
-            Ok((verb, based_on(given, table, how)?))
+            Ok((verb, based_on(given, permit, how)?))
         }
-        verb => Ok((verb, based_on(wishes.expected(), table, "`If-Match: \"<version>\"`")?)),
+        verb => Ok((verb, based_on(wishes.expected(), permit, "`If-Match: \"<version>\"`")?)),
     }
 }
 
@@ -152,7 +167,7 @@ fn render(verb: Verb, table: Arc<Table>, prefer: Option<Return>) -> Render {
         let Some(row) = rows.first() else { return Answer::default() };
         let mut headers = Vec::new();
         if verb != Verb::Delete {
-            headers.push(("ETag".to_owned(), EntityTag::of_version(row.version).to_string()));
+            headers.push(("ETag".to_owned(), EntityTag::of_row(row.version, row.columns).to_string()));
         }
         if row.created {
             let name = table.wire_name();

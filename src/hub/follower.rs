@@ -5,7 +5,7 @@
 
 use super::ring::{Audience, Entry, EntryKind};
 use super::{Hub, Shape};
-use crate::change::Position;
+use crate::change::{Position, Resume};
 use crate::wire::Message;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -87,6 +87,12 @@ impl Follower {
             news.end = seq + 1;
         }
         Some(news)
+    }
+
+    /// A resume point for who is told this.
+    #[must_use]
+    pub fn resume(&self, position: Position) -> Resume {
+        self.shape.spec.resume(position)
     }
 
     /// Does something wait that is not for this cursor to skip, or is the shape closed?

@@ -121,9 +121,10 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Collation, Column, Key};
+    use crate::change::{Collation, Column, Key, Mark};
     use crate::filter::Filter;
     use crate::hub::Spec;
+    use crate::permit::Grant;
     use crate::wire::Projection;
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -160,8 +161,7 @@ mod tests {
             ttl: Duration::ZERO,
             stale: Duration::ZERO,
             snapshot_every: Duration::ZERO,
-            writable: false,
-            version_required: true,
+            rules: Vec::new(),
             broken: None,
             fingerprint: "1".to_owned(),
         })
@@ -170,7 +170,8 @@ mod tests {
     fn shape(table: &Arc<Table>, pairs: &[(&str, &str)]) -> Arc<Shape> {
         let filter = Filter::parse(pairs.iter().copied(), table).unwrap();
         let projection = Projection::parse(None, false, table).unwrap();
-        Arc::new(Shape::new(Spec { table: table.clone(), filter, projection }, 0, 1 << 20))
+        let (mark, grant) = (Mark::new(0, true), Grant::operator());
+        Arc::new(Shape::new(Spec { table: table.clone(), filter, projection, mark, grant }, 0, 1 << 20))
     }
 
     /// Filters with one value in several spellings, beside others that no value finds.

@@ -334,7 +334,7 @@ impl Load {
     }
 
     fn encode(&self, rows: &Rows, at: Position) -> Arc<[Message]> {
-        message::snapshot(&self.shape.spec.table.wire_name(), at, rows.iter())
+        message::snapshot(&self.shape.spec.table.wire_name(), self.shape.spec.resume(at), rows.iter())
     }
 
     /// Puts the snapshot into the ring, if nothing was published since its rows were brought to `at`; or, by force,

@@ -329,33 +329,36 @@ impl Hub {
         fits
     }
 
-    /// The catalog as it is now. Shapes of tables that changed or went are closed.
+    /// The catalog as it is now. Shapes of tables that changed or went are closed, and those whose right is gone or another:
+    /// their subscribers ask again, with what they may see now.
     pub fn set_tables(&self, mut tables: Tables) {
-        let closed: Vec<Arc<Shape>> = {
+        let closed: Vec<(Arc<Shape>, ResetReason)> = {
             let mut inner = self.inner();
             let before = inner.tables.clone();
             tables.follow(&before, &mut inner.incarnation);
             let tables = Arc::new(tables);
             inner.tables = tables.clone();
-            let same = |shape: &Shape| {
-                tables.get(shape.spec.table.relid).is_some_and(|t| t.fingerprint == shape.spec.table.fingerprint)
+            let why = |shape: &Shape| match tables.get(shape.spec.table.relid) {
+                None => Some(ResetReason::Schema),
+                Some(table) => shape.spec.holds(table).err(),
             };
-            let gone: Vec<SpecKey> = inner.shapes.iter().filter(|(_, s)| !same(s)).map(|(k, _)| k.clone()).collect();
-            gone.iter().filter_map(|key| inner.remove(key)).collect()
+            let gone: Vec<(SpecKey, ResetReason)> =
+                inner.shapes.iter().filter_map(|(key, shape)| Some((key.clone(), why(shape)?))).collect();
+            gone.into_iter().filter_map(|(key, why)| Some((inner.remove(&key)?, why))).collect()
         };
-        for shape in closed {
-            shape.close(ResetReason::Schema);
+        for (shape, why) in closed {
+            shape.close(why);
         }
     }
 
     /// The shape of `spec` with `waker` registered, and the tick up to which a subscriber must be brought by other
-    /// means. None before the first tick, and when the table is another one since `spec` was made.
+    /// means. None before the first tick, and when table or right are others since `spec` was made.
     ///
     /// Registered under the hub's lock: a shape found here may be one that is about to be dropped as idle.
     fn shape(&self, spec: Spec, waker: Arc<dyn Wake>) -> Option<(Arc<Shape>, u64, Tick)> {
         let mut inner = self.inner();
         let listed = inner.listed.clone()?;
-        inner.tables.get(spec.table.relid).filter(|t| t.fingerprint == spec.table.fingerprint)?;
+        inner.tables.get(spec.table.relid).filter(|table| spec.holds(table).is_ok())?;
         let key = spec.key();
         if inner.shapes.get(&key).is_some_and(|shape| shape.lock().closed.is_some()) {
             // its snapshot failed while everybody waited for one: the next who asks gets a fresh one

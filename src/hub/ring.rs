@@ -151,7 +151,11 @@ mod tests {
         let position = Position { tick, nonce: 0 };
         let tick = Tick { position, snap: Arc::new("1:1:".parse::<Snapshot>().unwrap()), at_micros: 0 };
         let row = WireRow { key: Key::from_log("1", false), version: 2, row: None };
-        Entry { kind: EntryKind::Changes, position, messages: message::changes("t", &tick, &[(WireOp::Delete, row)]) }
+        Entry {
+            kind: EntryKind::Changes,
+            position,
+            messages: message::changes("t", &tick, Default::default(), &[(WireOp::Delete, row)]),
+        }
     }
 
     proptest! {

@@ -7,8 +7,9 @@ use super::follower::Wake;
 use super::gather::Gather;
 use super::past::Past;
 use super::ring::{Entry, EntryKind, Ring};
-use crate::change::{Net, Reload, Table, TableBatch, Tick};
+use crate::change::{Mark, Marks, Net, Position, Reload, Resume, Table, TableBatch, Tick};
 use crate::filter::{Filter, Image, ImageError};
+use crate::permit::Grant;
 use crate::wire::{Message, Projection, WireOp, WireRow, message};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -25,6 +26,10 @@ pub struct Spec {
     pub filter: Filter,
     /// Which columns.
     pub projection: Projection,
+    /// By what right.
+    pub grant: Grant,
+    /// What this right shows of the table, whatever of it is asked for.
+    pub mark: Mark,
 }
 
 /// Two requests with one key share a shape.
@@ -34,6 +39,8 @@ pub struct SpecKey {
     fingerprint: String,
     filter: String,
     projection: Projection,
+    /// So that a rule that changes closes the shapes of its role and no others, although others may show the same.
+    grant: Grant,
 }
 
 impl Spec {
@@ -45,6 +52,25 @@ impl Spec {
             fingerprint: self.table.fingerprint.clone(),
             filter: self.filter.canonical().to_owned(),
             projection: self.projection.clone(),
+            grant: self.grant.clone(),
+        }
+    }
+
+    /// A resume point for who holds these rows.
+    #[must_use]
+    pub fn resume(&self, position: Position) -> Resume {
+        Resume { position, marks: Marks::from(self.mark) }
+    }
+
+    /// Is the table still this one, and the right?
+    ///
+    /// # Errors
+    /// No: what is held of it is worthless, for this reason.
+    pub fn holds(&self, table: &Table) -> Result<(), ResetReason> {
+        match () {
+            () if table.fingerprint != self.table.fingerprint => Err(ResetReason::Schema),
+            () if !self.grant.holds(table) => Err(ResetReason::Permission),
+            () => Ok(()),
         }
     }
 
@@ -131,12 +157,20 @@ pub enum ResetReason {
     Expired,
     /// The subscriber fell behind what is kept for it.
     Slow,
+    /// What the subscriber may see is not what it was.
+    Permission,
 }
 
 impl ResetReason {
     /// All of them: what the documentation lists.
-    pub const ALL: [ResetReason; 5] =
-        [ResetReason::Truncated, ResetReason::Bulk, ResetReason::Schema, ResetReason::Expired, ResetReason::Slow];
+    pub const ALL: [ResetReason; 6] = [
+        ResetReason::Truncated,
+        ResetReason::Bulk,
+        ResetReason::Schema,
+        ResetReason::Expired,
+        ResetReason::Slow,
+        ResetReason::Permission,
+    ];
 
     /// The `reason` on the wire.
     #[must_use]
@@ -147,6 +181,7 @@ impl ResetReason {
             ResetReason::Schema => "schema-changed",
             ResetReason::Expired => "position-expired",
             ResetReason::Slow => "slow",
+            ResetReason::Permission => "permission-changed",
         }
     }
 }
@@ -259,7 +294,8 @@ impl Shape {
             return Published::Stale;
         };
         // encoded before the lock is taken: subscribers read under it
-        let messages = (!rows.is_empty()).then(|| message::changes(&self.spec.table.wire_name(), tick, &rows));
+        let messages = (!rows.is_empty())
+            .then(|| message::changes(&self.spec.table.wire_name(), tick, self.spec.mark.into(), &rows));
         let mut state = self.lock();
         if let Some(gather) = &mut state.gather {
             // every key, also one that means nothing to who holds the rows of the tick before: the rows being read may
@@ -275,7 +311,8 @@ impl Shape {
     }
 
     fn reset(&self, tick: &Tick, reason: ResetReason) {
-        let messages = message::reset(&self.spec.table.wire_name(), reason.label(), Some(tick.position));
+        let messages =
+            message::reset(&self.spec.table.wire_name(), reason.label(), Some(self.spec.resume(tick.position)));
         let mut state = self.lock();
         state.ring.push(Entry { kind: EntryKind::Reset(reason), position: tick.position, messages });
         state.resetting = true;

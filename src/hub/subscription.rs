@@ -5,7 +5,7 @@
 
 use super::ring::{Audience, Entry, EntryKind};
 use super::{Happening, Hub, Missed, ResetReason, Shape, SourceError, Spec, Wake};
-use crate::change::{Batch, Position, TableBatch};
+use crate::change::{Batch, Mark, Position, Resume, TableBatch};
 use crate::wire::{Message, message};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +26,10 @@ pub enum Start {
     SnapshotFrom(Position),
     /// With what happens from now on.
     Now,
-    /// With what happened after this position.
-    After(Position),
+    /// With what happened after this position, for who was shown what its marks say. The hub does not look at them.
+    After(Resume),
+    /// With all rows, as of this position or later, for who was shown something else and is told to forget it.
+    Anew(Position),
     /// With all rows, for who was subscribed already and is not sent away.
     Again,
 }
@@ -122,7 +124,11 @@ impl Hub {
                 sub.at = Some(listed.position);
                 sub.follow(listed.position.tick);
             }
-            Start::After(position) => sub.resume(position).await?,
+            Start::After(point) => sub.resume(point.position).await?,
+            Start::Anew(position) => {
+                sub.wait_for(position).await;
+                sub.reset_from(ResetReason::Permission, position.tick);
+            }
         }
         sub.newcomer = false;
         sub.refused.take().map_or(Ok(Some(sub)), Err)
@@ -275,8 +281,11 @@ impl Subscription {
             return Ok(said);
         }
         let rows = spec.select(nets).map_err(|_| ResetReason::Schema)?;
-        let said: Arc<[Message]> =
-            if rows.is_empty() { Arc::new([]) } else { message::changes(&spec.table.wire_name(), &batch.to, &rows) };
+        let said: Arc<[Message]> = if rows.is_empty() {
+            Arc::new([])
+        } else {
+            message::changes(&spec.table.wire_name(), &batch.to, spec.mark.into(), &rows)
+        };
         let capacity = self.hub.options.ring_bytes;
         self.shape.lock().past.put(position, batch.to.position.tick, said.clone(), capacity);
         Ok(said)
@@ -284,12 +293,18 @@ impl Subscription {
 
     /// Tells the subscriber to forget what it holds, and waits for a snapshot.
     fn reset(&mut self, reason: ResetReason) {
-        self.join(0);
+        self.reset_from(reason, 0);
+    }
+
+    /// [`Subscription::reset`], with a snapshot that is not older than tick `from`.
+    fn reset_from(&mut self, reason: ResetReason, from: i64) {
+        self.join(from);
         let tick = self.shape.lock().ring.floor();
+        let at = self.hub.position().map(|position| self.shape.spec.resume(position));
         self.backlog = Some(Piece {
             position: Position { tick, nonce: 0 },
             kind: PieceKind::Reset(reason),
-            messages: message::reset(&self.shape.spec.table.wire_name(), reason.label(), self.hub.position()),
+            messages: message::reset(&self.shape.spec.table.wire_name(), reason.label(), at),
         });
     }
 
@@ -327,10 +342,23 @@ impl Subscription {
         self.at
     }
 
-    /// Was the position it was to continue from unknown?
+    /// Is it what was asked for by this?
+    #[must_use]
+    pub fn is_of(&self, spec: &Spec) -> bool {
+        self.shape.spec.key() == spec.key()
+    }
+
+    /// What is shown of the table.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        self.shape.spec.mark
+    }
+
+    /// Was the position it was to continue from unknown, or that of somebody who was shown something else?
     #[must_use]
     pub fn is_expired(&self) -> bool {
-        self.backlog.as_ref().is_some_and(|piece| piece.kind == PieceKind::Reset(ResetReason::Expired))
+        let expired = [ResetReason::Expired, ResetReason::Permission].map(PieceKind::Reset);
+        self.backlog.as_ref().is_some_and(|piece| expired.contains(&piece.kind))
     }
 
     /// Why the subscription must be made anew, if it must.

@@ -2,7 +2,7 @@
 
 use super::log::Json;
 use super::{PgError, queries};
-use crate::change::{Collation, Column, Table};
+use crate::change::{Collation, Column, Rule, Table};
 use crate::hub::Tables;
 use serde::Deserialize;
 use std::time::Duration;
@@ -15,6 +15,15 @@ struct ColumnRow {
     type_sql: String,
     is_enum: bool,
     collation: String,
+}
+
+#[derive(Deserialize)]
+struct RuleRow {
+    role: String,
+    filter: Option<String>,
+    columns: Option<Vec<String>>,
+    write: bool,
+    version_required: bool,
 }
 
 /// Reads all watched tables.
@@ -43,6 +52,19 @@ fn table(row: &Row) -> Result<Table, PgError> {
             Column { name: c.name, type_oid: c.type_oid, type_sql: c.type_sql, is_enum: c.is_enum, collation }
         })
         .collect();
+    let Json(rules) = row.try_get("rules")?;
+    let rules: Vec<RuleRow> =
+        serde_json::from_slice(&rules).map_err(|e| PgError::Unexpected(format!("the rules of a table: {e}")))?;
+    let rules = rules
+        .into_iter()
+        .map(|r| Rule {
+            role: r.role,
+            filter: r.filter,
+            columns: r.columns,
+            write: r.write,
+            version_required: r.version_required,
+        })
+        .collect();
     let millis = |name: &str| -> Result<Duration, PgError> {
         Ok(Duration::from_millis(u64::try_from(row.try_get::<_, i64>(name)?).unwrap_or_default()))
     };
@@ -60,7 +82,6 @@ fn table(row: &Row) -> Result<Table, PgError> {
         snapshot_every: millis("snapshot_ms")?,
         broken: row.try_get("broken")?,
         fingerprint: row.try_get("fingerprint")?,
-        writable: row.try_get("writable")?,
-        version_required: row.try_get("version_required")?,
+        rules,
     })
 }

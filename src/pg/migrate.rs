@@ -32,7 +32,10 @@ pub const MIGRATIONS: &[Migration] = migrations![
     4 "0004_capture.sql",
     5 "0005_watch.sql",
     6 "0006_writes.sql",
-    7 "0007_sources_and_status.sql",
+    7 "0007_rule_filters.sql",
+    8 "0008_rules.sql",
+    9 "0009_sources_and_status.sql",
+    10 "0010_tickets.sql",
 ];
 
 /// Removes everything again.

@@ -17,6 +17,7 @@ mod statements;
 mod status;
 mod store;
 mod ticker;
+mod tickets;
 mod turns;
 pub mod watch;
 pub mod write;
@@ -28,6 +29,7 @@ pub use statements::SESSION;
 pub use status::{Condition, Role, Status};
 pub use store::Store;
 pub use ticker::{Ticker, TickerOptions};
+pub use tickets::Tickets;
 
 use std::time::Duration;
 

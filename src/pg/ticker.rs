@@ -329,8 +329,10 @@ impl Session<'_> {
                 if let Err(error) = rotate(&pool, retention).await {
                     tracing::warn!(%error, "the log could not be rotated, it will be tried again");
                 }
-                if let Err(error) = forget_answers(&pool).await {
-                    tracing::warn!(%error, "kept answers could not be forgotten, it will be tried again");
+                for what in FORGET {
+                    if let Err(error) = forget(&pool, what).await {
+                        tracing::warn!(%error, what, "what is old could not be forgotten, it will be tried again");
+                    }
                 }
             });
         }
@@ -494,13 +496,14 @@ async fn rotate(pool: &Pool, retention: Duration) -> Result<(), PgError> {
     Ok(())
 }
 
-/// Removes answers kept for idempotency keys that are a day old. In small transactions, and not for ever: what is left
-/// is found again in [`ROTATE_EVERY`].
-async fn forget_answers(pool: &Pool) -> Result<(), PgError> {
+/// Answers kept for idempotency keys that are a day old, and tickets that were never shown.
+const FORGET: [&str; 2] = ["select rowcast.forget_answers(most => $1)", "select rowcast.forget_tickets(most => $1)"];
+
+/// Removes what is old. In small transactions, and not for ever: what is left is found again in [`ROTATE_EVERY`].
+async fn forget(pool: &Pool, sql: &str) -> Result<(), PgError> {
     const MOST: i32 = 1000;
     let client = pool.get().await?;
     for _ in 0..100 {
-        let sql = "select rowcast.forget_answers(most => $1)";
         let rows = client.query_typed(sql, &[(&MOST, Type::INT4)]).await?;
         if rows.first().is_none_or(|row| row.get::<_, i32>(0) < MOST) {
             break;

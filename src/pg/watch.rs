@@ -1,4 +1,4 @@
-//! `rowcast.watch` and its kin, for the command line.
+//! `rowcast.watch`, `rowcast.allow` and their kin, for the command line.
 
 use super::{PgError, connect, parse};
 use crate::tasks::Tasks;
@@ -60,6 +60,50 @@ pub async fn watch(url: &str, table: &str, options: &WatchOptions) -> Result<(),
 pub async fn unwatch(url: &str, table: &str, drop_version: bool) -> Result<(), PgError> {
     let params: [(&(dyn ToSql + Sync), Type); 2] = [(&table, Type::TEXT), (&drop_version, Type::BOOL)];
     run(url, "select rowcast.unwatch($1::text::regclass, drop_version => $2)", &params).await
+}
+
+/// What a role is allowed; see `rowcast.allow`.
+#[derive(Clone, Debug, Default)]
+pub struct AllowOptions {
+    /// Which rows; none: all.
+    pub filter: Option<String>,
+    /// Which columns; empty: all.
+    pub columns: Vec<String>,
+    /// Insert, update and delete them.
+    pub write: bool,
+    /// Also without naming the version that a write is based on.
+    pub without_version: bool,
+    /// The table has row level security, which is not asked.
+    pub ignore_row_security: bool,
+}
+
+/// Allows a role to reach a table, named as in SQL.
+///
+/// # Errors
+/// The database refuses, with the reason and the remedy.
+pub async fn allow(url: &str, table: &str, role: &str, options: &AllowOptions) -> Result<(), PgError> {
+    let columns = (!options.columns.is_empty()).then(|| options.columns.clone());
+    let required = !options.without_version;
+    let params: [(&(dyn ToSql + Sync), Type); 7] = [
+        (&table, Type::TEXT),
+        (&role, Type::TEXT),
+        (&options.filter, Type::TEXT),
+        (&columns, Type::TEXT_ARRAY),
+        (&options.write, Type::BOOL),
+        (&required, Type::BOOL),
+        (&options.ignore_row_security, Type::BOOL),
+    ];
+    let sql = "select rowcast.allow($1::text::regclass, $2, filter => $3, columns => $4, write => $5, version_required => $6, ignore_row_security => $7)";
+    run(url, sql, &params).await
+}
+
+/// Takes back what a role was allowed.
+///
+/// # Errors
+/// The database refuses.
+pub async fn deny(url: &str, table: &str, role: &str) -> Result<(), PgError> {
+    let params: [(&(dyn ToSql + Sync), Type); 2] = [(&table, Type::TEXT), (&role, Type::TEXT)];
+    run(url, "select rowcast.deny($1::text::regclass, $2)", &params).await
 }
 
 async fn run(url: &str, sql: &str, params: &[(&(dyn ToSql + Sync), Type)]) -> Result<(), PgError> {

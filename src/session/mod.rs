@@ -12,7 +12,7 @@ mod start;
 pub use request::{Access, Refusal, Request};
 pub use ride::{Ride, Stand};
 
-use crate::change::Position;
+use crate::change::{Marks, Position, Resume};
 use crate::hub::{Hub, Piece, PieceKind, ResetReason, SourceError, Start, Subscription};
 use crate::wire::{Message, message};
 use start::{Begun, begin, problem};
@@ -39,12 +39,12 @@ pub enum Event {
         /// The encoded message.
         message: Message,
         /// Resume point.
-        id: Option<Position>,
+        id: Option<Resume>,
     },
     /// Nothing happened that matters here: the resume point moved.
     Cursor {
         /// Resume point; none while a subscription still waits for its snapshot.
-        position: Option<Position>,
+        position: Option<Resume>,
         /// At most this old is the state at the position.
         lag: Duration,
     },
@@ -54,6 +54,8 @@ struct Sub {
     /// Not used twice, unlike the label.
     serial: u64,
     request: Request,
+    /// In whose name it began: see [`Session::era`].
+    era: u64,
     running: Option<Subscription>,
     /// It is on its way.
     starting: Option<AbortHandle>,
@@ -69,6 +71,8 @@ struct Sub {
 pub struct Session {
     hub: Arc<Hub>,
     access: Access,
+    /// Which one in a row it is, who asks.
+    era: u64,
     waker: Arc<Notify>,
     subs: Vec<Sub>,
     serial: u64,
@@ -112,8 +116,8 @@ impl Session {
         session.lasting = false;
         session.position = match requests.first() {
             // all from one position: it is the resume point until there is a newer one
-            Some((_, Start::After(position))) if requests.iter().all(|(_, s)| *s == Start::After(*position)) => {
-                Some(*position)
+            Some((_, Start::After(point))) if requests.iter().all(|(_, s)| *s == Start::After(*point)) => {
+                Some(point.position)
             }
             _ => None,
         };
@@ -133,6 +137,7 @@ impl Session {
         Session {
             hub,
             access,
+            era: 0,
             waker: Arc::new(Notify::new()),
             subs: Vec::new(),
             serial: 0,
@@ -150,17 +155,24 @@ impl Session {
         }
     }
 
+    /// From here on in this name: what begins, and what runs already as far as it is still shown.
+    pub fn act_for(&mut self, access: Access) {
+        self.access = access;
+        self.era += 1;
+    }
+
     /// Begins a subscription; what comes of it is told by [`Session::next`]. Its label must not be in use.
     pub fn add(&mut self, request: Request, start: Start) {
         self.serial += 1;
         let serial = self.serial;
-        let begun = begin(self.hub.clone(), self.access, self.waker.clone(), request.clone(), start);
+        let begun = begin(self.hub.clone(), self.access.clone(), self.waker.clone(), request.clone(), start);
         let starting = Some(self.starting.spawn(async move { (serial, begun.await) }));
         if self.subs.is_empty() {
             // most have one, and room for four is most of what an idle session would take
             self.subs.reserve_exact(1);
         }
-        self.subs.push(Sub { serial, request, running: None, starting, told: false, behind: false });
+        let era = self.era;
+        self.subs.push(Sub { serial, request, era, running: None, starting, told: false, behind: false });
     }
 
     /// Ends a subscription: nothing of it is handed out from here on. False when there is none of this label.
@@ -208,8 +220,14 @@ impl Session {
 
     /// The resume point.
     #[must_use]
-    pub fn position(&self) -> Option<Position> {
-        self.position
+    pub fn position(&self) -> Option<Resume> {
+        self.position.map(|position| self.resume(position))
+    }
+
+    /// A resume point for who holds what all subscriptions show.
+    fn resume(&self, position: Position) -> Resume {
+        let marks: Marks = self.subs.iter().filter_map(|sub| sub.running.as_ref()).map(Subscription::mark).collect();
+        Resume { position, marks }
     }
 
     /// Makes the first call of [`Session::next`] say the position at once, even if nothing happened.
@@ -397,34 +415,56 @@ impl Session {
         let forward = self.position.is_none_or(|p| p.tick <= piece.position.tick);
         let resumable = all && piece.kind == PieceKind::Data && forward && self.is_resumable();
         for message in piece.messages.iter() {
-            let id = (resumable && message.is_last()).then_some(piece.position);
-            self.position = id.or(self.position);
+            let whole = (resumable && message.is_last()).then_some(piece.position);
+            self.position = whole.or(self.position);
+            let id = whole.map(|position| self.resume(position));
             events.push(Event::Message { sub: label.clone(), message: message.clone(), id });
         }
     }
 
-    /// Subscribes anew where the table changed underneath.
+    /// Why a subscription cannot go on as it is. Where somebody else asks now than when it began, it is looked whether that makes
+    /// a difference.
+    fn ended(&mut self, i: usize) -> Option<ResetReason> {
+        let sub = &mut self.subs[i];
+        let running = sub.running.as_ref()?;
+        if let Some(reason) = running.closed() {
+            return Some(reason);
+        }
+        if sub.era == self.era {
+            return None;
+        }
+        if !sub.request.resolve(&self.hub.tables(), &self.access).is_ok_and(|spec| running.is_of(&spec)) {
+            // it stays of that era until it began anew: whoever waits for a pass may turn away
+            return Some(ResetReason::Permission);
+        }
+        sub.era = self.era;
+        None
+    }
+
+    /// Subscribes anew where the table changed underneath, or what is shown of it.
     async fn reopen(&mut self) {
         for i in 0..self.subs.len() {
-            let Some(reason) = self.subs[i].running.as_ref().and_then(Subscription::closed) else { continue };
+            let Some(reason) = self.ended(i) else { continue };
             let request = self.subs[i].request.clone();
             if reason == ResetReason::Expired {
                 // another history: its ticks are not comparable
                 (self.position, self.reached) = (None, 0);
             }
             let (hub, waker) = (self.hub.clone(), self.waker.clone());
-            let (code, status, detail) = match begin(hub, self.access, waker, request.clone(), Start::Again).await {
-                Ok(Ok(running)) => {
-                    self.subs[i].running = Some(running);
-                    self.subs[i].told = false;
-                    self.hub.counts().add_reset(reason);
-                    let told = message::reset(&request.table, reason.label(), self.hub.position());
-                    self.untold.push((request.sub, told));
-                    continue;
-                }
-                Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),
-                Err(error) => (error.code, 503, error.detail),
-            };
+            let (code, status, detail) =
+                match begin(hub, self.access.clone(), waker, request.clone(), Start::Again).await {
+                    Ok(Ok(running)) => {
+                        let at = self.hub.position().map(|position| Resume { position, marks: running.mark().into() });
+                        (self.subs[i].running, self.subs[i].era) = (Some(running), self.era);
+                        self.subs[i].told = false;
+                        self.hub.counts().add_reset(reason);
+                        let told = message::reset(&request.table, reason.label(), at);
+                        self.untold.push((request.sub, told));
+                        continue;
+                    }
+                    Ok(Err(refusal)) => (refusal.code(), refusal.status(), refusal.to_string()),
+                    Err(error) => (error.code, 503, error.detail),
+                };
             self.subs[i].running = None;
             self.untold.push((request.sub, problem(code, status, &detail)));
         }
@@ -440,6 +480,7 @@ impl Session {
 
     fn cursor(&self) -> Event {
         let position = self.position.filter(|_| self.is_resumable() && !self.subs.is_empty());
+        let position = position.map(|position| self.resume(position));
         Event::Cursor { position, lag: self.hub.lag().unwrap_or_default() }
     }
 }

@@ -1,13 +1,15 @@
 //! What a client asks to be told, from names and texts to a shape.
 //!
-//! Must not know: HTTP, SQL. Invariant: a table that may not be reached and one that does not exist are told apart
-//! by nobody outside.
+//! Must not know: HTTP, SQL. Invariants: a table that may not be reached and one that does not exist are told apart
+//! by nobody outside; nor are a column that is not shown and one that does not exist.
 
+use crate::auth::Caller;
 use crate::change::Table;
 use crate::filter::{Filter, FilterError};
 use crate::hub::{Spec, Tables};
+use crate::permit::Permit;
 use crate::wire::Projection;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// One subscription as asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +26,42 @@ pub struct Request {
     pub wide_as_strings: bool,
 }
 
-/// Which tables somebody may reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// In whose name something is done.
+#[derive(Clone, Debug)]
 pub enum Access {
-    /// Those watched with `public => true`.
-    Public,
-    /// All watched: the operator at the terminal, who has the database's password anyway.
+    /// A caller's: what the rules of the tables give the role.
+    Caller(Arc<Caller>),
+    /// The operator's at the terminal, who has the database's password anyway: all watched tables.
     Operator,
+}
+
+static ANONYMOUS: LazyLock<Access> = LazyLock::new(|| Access::Caller(Caller::anonymous().clone()));
+
+impl Access {
+    /// Of whoever shows no token. Always the same one: most requests are of this kind, and cost nothing for it.
+    #[must_use]
+    pub fn anonymous() -> &'static Access {
+        &ANONYMOUS
+    }
+
+    /// The table of this name, and what may be seen and written of it.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn reach(&self, tables: &Tables, name: &str) -> Result<(Arc<Table>, Permit), Refusal> {
+        let table = tables.by_name(name).ok_or(Refusal::NotFound)?;
+        let permit = match self {
+            Access::Operator => Permit::operator(),
+            Access::Caller(caller) => Permit::of(table, &caller.role, caller.claims.get()).map_err(|why| {
+                tracing::debug!(table = name, role = &*caller.role, %why, "a table is not shown");
+                Refusal::NotFound
+            })?,
+        };
+        match &table.broken {
+            Some(why) => Err(Refusal::Broken(why.clone())),
+            None => Ok((table.clone(), permit)),
+        }
+    }
 }
 
 /// Why a request cannot be served.
@@ -38,7 +69,8 @@ pub enum Access {
 pub enum Refusal {
     /// No such table, or not for this caller.
     #[error(
-        "no such table: it must be watched (`select rowcast.watch('schema.table', public => true)`) and spelt as in the database"
+        "no such table: it must be watched and allowed (`select rowcast.watch('schema.table', public => true)`, or `rowcast.allow` for \
+         a role) and spelt as in the database"
     )]
     NotFound,
     /// The table is watched and cannot be served.
@@ -57,20 +89,25 @@ impl Request {
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub fn resolve(&self, tables: &Tables, access: Access) -> Result<Spec, Refusal> {
-        let table: &Arc<Table> = tables
-            .by_name(&self.table)
-            .filter(|table| access == Access::Operator || table.public)
-            .ok_or(Refusal::NotFound)?;
-        if let Some(why) = &table.broken {
-            return Err(Refusal::Broken(why.clone()));
-        }
+    pub fn resolve(&self, tables: &Tables, access: &Access) -> Result<Spec, Refusal> {
+        let (table, permit) = access.reach(tables, &self.table)?;
+        self.within(table, &permit)
+    }
+
+    /// Resolves the request against a table, and what may be seen of it.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn within(&self, table: Arc<Table>, permit: &Permit) -> Result<Spec, Refusal> {
         let pairs = self.filter.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let seen = permit.seen(&table);
         Ok(Spec {
-            filter: Filter::parse(pairs, table)?,
-            projection: Projection::parse(self.select.as_deref(), self.wide_as_strings, table)
+            filter: Filter::parse(pairs, seen)?.and(&permit.filter),
+            projection: Projection::parse(self.select.as_deref(), self.wide_as_strings, seen)
                 .map_err(Refusal::UnknownColumn)?,
-            table: table.clone(),
+            grant: permit.grant.clone(),
+            mark: permit.mark(&table),
+            table,
         })
     }
 }

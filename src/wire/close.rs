@@ -137,7 +137,7 @@ impl CloseReason {
                 ("resume", Some(4000), ComeBack, "the gateway cannot go on with this connection; positions stay good")
             }
             CloseReason::TokenExpired => {
-                ("token-expired", Some(4001), ComeBack, "with a new token. Not sent as long as there are no tokens")
+                ("token-expired", Some(4001), ComeBack, "with a new token: the one it was for is over")
             }
             CloseReason::TooSlow => {
                 ("too-slow", Some(4002), ComeBack, "the client took nothing for `write_timeout_seconds`")
@@ -155,12 +155,9 @@ impl CloseReason {
             CloseReason::BadToken => {
                 ("bad-token", Some(4401), StayAway, "a token that is not accepted, or another message before `init`")
             }
-            CloseReason::Forbidden => (
-                "forbidden",
-                Some(4403),
-                StayAway,
-                "nothing here is for this client. Not sent as long as there are no tokens",
-            ),
+            CloseReason::Forbidden => {
+                ("forbidden", Some(4403), StayAway, "`auth` brought a token of another subject or role: connect anew")
+            }
             CloseReason::UnknownTable => (
                 "unknown-table",
                 Some(4404),

@@ -6,7 +6,7 @@
 //! Sources: <https://html.spec.whatwg.org/multipage/server-sent-events.html>, RFC 6455 section 5.2.
 
 use super::{CloseReason, Message};
-use crate::change::Position;
+use crate::change::Resume;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// A transport's way to frame.
@@ -23,7 +23,7 @@ const LARGE: usize = 16 * 1024;
 
 impl Format {
     /// Appends a data message; `id` is the resume point it completes, if it completes one.
-    pub fn message(self, message: &Message, sub: &str, id: Option<Position>, out: &mut BytesMut) {
+    pub fn message(self, message: &Message, sub: &str, id: Option<Resume>, out: &mut BytesMut) {
         match self {
             Format::Sse => {
                 if let Some(id) = id {
@@ -37,7 +37,7 @@ impl Format {
 
     /// The bytes of a large message that need no copy, after those appended to `out`.
     #[must_use]
-    pub fn shared(self, message: &Message, sub: &str, id: Option<Position>, out: &mut BytesMut) -> Option<Bytes> {
+    pub fn shared(self, message: &Message, sub: &str, id: Option<Resume>, out: &mut BytesMut) -> Option<Bytes> {
         if self != Format::Sse || message.bytes() < LARGE {
             return None;
         }
@@ -50,7 +50,7 @@ impl Format {
 
     /// Appends what is said when nothing happened that matters to the client: the resume point, if there is one, and how
     /// old the state at it may be.
-    pub fn cursor(self, position: Option<Position>, lag_ms: u64, out: &mut BytesMut) {
+    pub fn cursor(self, position: Option<Resume>, lag_ms: u64, out: &mut BytesMut) {
         let shown = position.map(|p| p.to_string());
         let json = serde_json::json!({ "type": "cursor", "position": shown, "lag_ms": lag_ms });
         match self {

@@ -3,7 +3,7 @@
 //! Must not know: sockets, subscribers. Invariant: an encoded message never changes; what differs between
 //! subscribers (the `sub` label, whether the tick ends here) is spliced around shared bytes.
 
-use crate::change::{Key, Position, Tick};
+use crate::change::{Key, Marks, Resume, Tick};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ const EVENT_END: &[u8] = b"\n\n";
 impl Message {
     /// `tail` is the object's text after the `sub` member, from the comma to the closing brace; `at` the tick it is
     /// told at.
-    fn new(kind: Kind, last: bool, at: Option<Position>, tail: &[u8]) -> Message {
+    fn new(kind: Kind, last: bool, at: Option<Resume>, tail: &[u8]) -> Message {
         // After a reset, and between the parts of a snapshot, the client holds nothing that the position it has could
         // be continued from: it is given one that says "a snapshot first, not older than this".
         let anew = at.filter(|_| kind == Kind::Reset || (kind == Kind::Snapshot && !last));
@@ -168,11 +168,12 @@ pub struct WireRow {
     pub row: Option<Bytes>,
 }
 
-/// Encodes one tick's changes, in parts.
+/// Encodes one tick's changes, in parts. `marks`: what is shown.
 #[must_use]
-pub fn changes(table: &str, tick: &Tick, rows: &[(WireOp, WireRow)]) -> Arc<[Message]> {
+pub fn changes(table: &str, tick: &Tick, marks: Marks, rows: &[(WireOp, WireRow)]) -> Arc<[Message]> {
     let at = jiff::Timestamp::from_microsecond(tick.at_micros).map(|t| t.to_string()).unwrap_or_default();
-    let mut parts = Parts::new(Kind::Changes, table, tick.position, &format!(",\"at\":\"{at}\",\"changes\":["));
+    let point = Resume { position: tick.position, marks };
+    let mut parts = Parts::new(Kind::Changes, table, point, &format!(",\"at\":\"{at}\",\"changes\":["));
     for (op, row) in rows {
         let op = match op {
             WireOp::Insert => "insert",
@@ -184,17 +185,17 @@ pub fn changes(table: &str, tick: &Tick, rows: &[(WireOp, WireRow)]) -> Arc<[Mes
     parts.finish()
 }
 
-/// Encodes a snapshot at `position`, in parts.
+/// Encodes a snapshot, in parts.
 #[must_use]
-pub fn snapshot<'a>(table: &str, position: Position, rows: impl Iterator<Item = &'a WireRow>) -> Arc<[Message]> {
-    let mut parts = Parts::new(Kind::Snapshot, table, position, ",\"rows\":[");
+pub fn snapshot<'a>(table: &str, at: Resume, rows: impl Iterator<Item = &'a WireRow>) -> Arc<[Message]> {
+    let mut parts = Parts::new(Kind::Snapshot, table, at, ",\"rows\":[");
     rows.for_each(|row| parts.row(None, row));
     parts.finish()
 }
 
 /// Encodes a `reset` at a tick; `reason` is one of the closed set documented in `docs/`.
 #[must_use]
-pub fn reset(table: &str, reason: &str, at: Option<Position>) -> Arc<[Message]> {
+pub fn reset(table: &str, reason: &str, at: Option<Resume>) -> Arc<[Message]> {
     control(Kind::Reset, at, serde_json::json!({ "table": table, "reason": reason }))
 }
 
@@ -204,7 +205,7 @@ pub fn problem(members: serde_json::Value) -> Arc<[Message]> {
     control(Kind::Problem, None, members)
 }
 
-fn control(kind: Kind, at: Option<Position>, members: serde_json::Value) -> Arc<[Message]> {
+fn control(kind: Kind, at: Option<Resume>, members: serde_json::Value) -> Arc<[Message]> {
     let text = members.to_string();
     let tail = text.strip_prefix('{').map(|rest| format!(",{rest}")).unwrap_or_else(|| "}".to_owned());
     [Message::new(kind, false, at, tail.as_bytes())].into()
@@ -213,7 +214,7 @@ fn control(kind: Kind, at: Option<Position>, members: serde_json::Value) -> Arc<
 /// Collects rows into messages of about [`PART_BYTES`].
 struct Parts {
     kind: Kind,
-    at: Position,
+    at: Resume,
     head: Vec<u8>,
     tail: BytesMut,
     rows: usize,
@@ -221,13 +222,13 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(kind: Kind, table: &str, position: Position, then: &str) -> Parts {
+    fn new(kind: Kind, table: &str, at: Resume, then: &str) -> Parts {
         let mut head = BytesMut::new();
         head.put_slice(b",\"table\":");
         put_string(&mut head, table);
-        head.put_slice(format!(",\"position\":\"{position}\"{then}").as_bytes());
+        head.put_slice(format!(",\"position\":\"{at}\"{then}").as_bytes());
         let head = head.to_vec();
-        Parts { kind, at: position, tail: BytesMut::from(&head[..]), head, rows: 0, done: Vec::new() }
+        Parts { kind, at, tail: BytesMut::from(&head[..]), head, rows: 0, done: Vec::new() }
     }
 
     fn row(&mut self, op: Option<&str>, row: &WireRow) {
@@ -293,7 +294,7 @@ mod tests {
             at_micros: 1_795_291_937_265_000,
         };
         let rows = [(WireOp::Update, row("7", 44, Some(r#"{"id":7}"#))), (WireOp::Delete, row("a b", 37, None))];
-        let parts = changes("scores", &tick, &rows);
+        let parts = changes("scores", &tick, Marks::default(), &rows);
         assert_eq!(
             json(&parts[0], "x\"y"),
             serde_json::json!({"type":"changes","sub":"x\"y","table":"scores","position":"4712-77b01e",

@@ -3,7 +3,7 @@
 //! Must not know: SQL. Invariant: every name is a published column of a type that Postgres can sort, so that nothing
 //! the caller wrote ever stands in a statement.
 
-use crate::change::{Column, Table};
+use crate::change::{Column, Seen};
 
 /// One term.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,10 +77,11 @@ impl Order {
     ///
     /// # Errors
     /// It is none, names no published column, or one that cannot be sorted.
-    pub fn parse(text: &str, table: &Table) -> Result<Order, OrderError> {
+    pub fn parse<'t>(text: &str, seen: impl Into<Seen<'t>>) -> Result<Order, OrderError> {
+        let seen = seen.into();
         let mut terms: Vec<OrderTerm> = Vec::new();
         for part in text.split(',') {
-            let term = term(part, table)?;
+            let term = term(part, seen)?;
             if terms.iter().any(|seen| seen.column == term.column) {
                 return Err(OrderError::Malformed(part.to_owned()));
             }
@@ -99,7 +100,7 @@ impl Order {
     }
 }
 
-fn term(text: &str, table: &Table) -> Result<OrderTerm, OrderError> {
+fn term(text: &str, seen: Seen<'_>) -> Result<OrderTerm, OrderError> {
     let (rest, nulls_first) = match text.rsplit_once('.') {
         Some((rest, "nullsfirst")) => (rest, Some(true)),
         Some((rest, "nullslast")) => (rest, Some(false)),
@@ -113,9 +114,9 @@ fn term(text: &str, table: &Table) -> Result<OrderTerm, OrderError> {
     if name.is_empty() {
         return Err(OrderError::Malformed(text.to_owned()));
     }
-    let Some(column) = table.column(name) else {
+    let Some((_, column)) = seen.column(name) else {
         // a known column with something behind it is a matter of spelling, everything else of the name
-        let known = name.split_once('.').is_some_and(|(column, _)| table.column(column).is_some());
+        let known = name.split_once('.').is_some_and(|(column, _)| seen.column(column).is_some());
         return Err(if known {
             OrderError::Malformed(text.to_owned())
         } else {
@@ -135,7 +136,7 @@ fn sorted(column: &Column) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::Collation;
+    use crate::change::{Collation, Table};
     use proptest::prelude::*;
 
     fn table() -> Table {
@@ -163,8 +164,7 @@ mod tests {
             ttl: std::time::Duration::ZERO,
             stale: std::time::Duration::ZERO,
             snapshot_every: std::time::Duration::ZERO,
-            writable: false,
-            version_required: true,
+            rules: Vec::new(),
             broken: None,
             fingerprint: String::new(),
         }

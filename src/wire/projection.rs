@@ -3,7 +3,7 @@
 //! Must not know: where rows come from; snapshots and changes pass through the same code. Invariant: bytes that are
 //! kept are Postgres's own.
 
-use crate::change::Table;
+use crate::change::Seen;
 use crate::filter::{Image, ImageError};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -18,22 +18,27 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// `select` as written in the request (`id,home,away`; none or `*` for all).
+    /// `select` as written in the request (`id,home,away`; none or `*` for all that the caller is shown).
     ///
     /// # Errors
-    /// The first name that is not a published column.
-    pub fn parse(select: Option<&str>, wide_as_strings: bool, table: &Table) -> Result<Projection, String> {
+    /// The first name that is not one of the columns.
+    pub fn parse<'t>(
+        select: Option<&str>,
+        wide_as_strings: bool,
+        seen: impl Into<Seen<'t>>,
+    ) -> Result<Projection, String> {
+        let seen = seen.into();
         let select = select.filter(|s| !s.is_empty() && *s != "*");
-        if select.is_none() && !wide_as_strings {
+        if select.is_none() && !wide_as_strings && seen.is_whole() {
             return Ok(Projection::default());
         }
         let names: Vec<&str> = match select {
             Some(list) => list.split(',').map(str::trim).collect(),
-            None => table.columns.iter().map(|c| c.name.as_str()).collect(),
+            None => seen.columns().map(|(_, c)| c.name.as_str()).collect(),
         };
         let mut columns: Vec<(String, bool)> = Vec::with_capacity(names.len());
         for name in names {
-            let column = table.column(name).ok_or_else(|| name.to_owned())?;
+            let (_, column) = seen.column(name).ok_or_else(|| name.to_owned())?;
             if !columns.iter().any(|(seen, _)| seen == name) {
                 columns.push((name.to_owned(), wide_as_strings && WIDE.contains(&column.type_oid)));
             }

@@ -42,6 +42,24 @@ async fn a_table_is_watched_listed_and_unwatched() {
     assert_eq!(line["columns"], serde_json::json!(["id", "league", "row_version"]));
     assert_eq!(line["problem"], Value::Null);
 
+    let allow = ["allow", "scores", "member", "--filter", "league=eq.{league}", "--columns", "league", "--write"];
+    let done = run(&world, &allow).await;
+    assert_eq!(text(&done.stdout), "`member` reads and writes scores (league=eq.{league})\n", "{}", text(&done.stderr));
+    let listed = run(&world, &["tables", "--json"]).await;
+    let line: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let rule = serde_json::json!({ "role": "member", "filter": "league=eq.{league}",
+        "columns": ["id", "league", "row_version"], "write": true, "version_required": true });
+    assert_eq!(line["rules"][1], rule, "{line}");
+    let listed = text(&run(&world, &["tables"]).await.stdout);
+    assert!(listed.contains("    anon: all rows\n"), "{listed}");
+    assert!(listed.contains("    member: league=eq.{league}; only id, league, row_version; writes\n"), "{listed}");
+    let wrong = run(&world, &["allow", "scores", "member", "--filter", "secret=eq.1"]).await;
+    assert_eq!(wrong.status.code(), Some(1));
+    let says = text(&wrong.stderr);
+    assert!(says.contains("unknown column `secret`") && says.contains("publish it with rowcast.watch"), "{says}");
+    let done = run(&world, &["deny", "scores", "member"]).await;
+    assert!(text(&done.stdout).contains("no rule for scores"), "{}", text(&done.stderr));
+
     let missing = run(&world, &["watch", "nothing"]).await;
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing.stderr).contains("nothing"), "{}", text(&missing.stderr));

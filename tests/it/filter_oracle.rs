@@ -10,6 +10,7 @@
 mod columns;
 mod compare;
 mod generate;
+mod rules;
 mod values;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,11 @@
 )]
 
 mod architecture;
+mod auth_command;
+mod auth_expiry;
+mod auth_jwks;
+mod auth_tickets;
+mod auth_tokens;
 mod bad_http;
 mod bad_input;
 mod browser;
@@ -35,6 +40,9 @@ mod reads_outage;
 mod reads_shared;
 mod reads_stale;
 mod reads_walk;
+mod rules_rows;
+mod rules_security;
+mod rules_stream;
 mod snapshots;
 mod stream_body;
 mod stress;

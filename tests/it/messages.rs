@@ -1,7 +1,8 @@
 //! The JSON Schema of all messages, against real ones of every transport.
 
+use crate::support::keys;
 use crate::support::socket::Socket;
-use crate::support::{Client, LongPoll, Sse, TestGateway, World};
+use crate::support::{Client, LongPoll, Sse, TestGateway, World, with_secret};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -21,18 +22,18 @@ async fn every_message_is_as_the_schema_says() {
              select rowcast.allow('t', 'anon', write => true, version_required => false)",
         )
         .await;
-    let gateway = world.gateway().await;
+    let gateway = world.gateway_with(with_secret).await;
     let schema = schema(&gateway).await;
     assert!(jsonschema::meta::is_valid(&schema), "it is a schema");
     let judge = jsonschema::validator_for(&schema).unwrap();
 
-    let mut socket = Socket::ready(gateway.address).await;
+    // reminded after four fifths of its time, and goes on with another
+    let mut socket = Socket::ready_as(gateway.address, Some(&keys::token(5))).await;
     let mut sse = Sse::open(gateway.address, "table=t").await;
     let mut poll = LongPoll::new(gateway.address, "table=t");
     let mut messages: Vec<Value> = poll.advance().await.unwrap();
     for message in [
         json!({ "type": "ping" }),
-        json!({ "type": "auth", "token": null }),
         json!({ "type": "subscribe", "sub": "1", "table": "t" }),
         json!({ "type": "subscribe", "sub": "1", "table": "t" }),
         json!({ "type": "subscribe", "sub": "2", "table": "nothing" }),
@@ -43,6 +44,8 @@ async fn every_message_is_as_the_schema_says() {
     ] {
         socket.send(message).await;
     }
+    socket.until("reauth").await;
+    socket.send(json!({ "type": "auth", "token": keys::token(60) })).await;
     let answered = |seen: &[Value], id: &str| seen.iter().any(|m| m["id"] == *id);
     while !["a", "b", "c", "d"].iter().all(|id| answered(&socket.seen, id)) {
         socket.next().await;
@@ -75,6 +78,7 @@ async fn every_message_is_as_the_schema_says() {
     }
     let named = [
         "ack",
+        "auth",
         "bye",
         "changes",
         "conflict",
@@ -82,6 +86,7 @@ async fn every_message_is_as_the_schema_says() {
         "pong",
         "problem",
         "ready",
+        "reauth",
         "reset",
         "snapshot",
         "subscribed",
@@ -104,14 +109,15 @@ async fn every_message_is_as_the_schema_says() {
 #[tokio::test]
 async fn messages_of_clients_are_as_the_schema_says() {
     let world = World::new().await;
-    let gateway = world.gateway().await;
+    let gateway = world.gateway_with(with_secret).await;
     let mut schema = schema(&gateway).await;
     schema["oneOf"] = json!([{ "$ref": "#/$defs/ClientMessage" }]);
     let judge = jsonschema::validator_for(&schema).unwrap();
-    let mut socket = Socket::ready(gateway.address).await;
+    let mut socket = Socket::ready_as(gateway.address, Some(&keys::token(600))).await;
     for (message, right) in [
         (json!({ "type": "ping" }), true),
-        (json!({ "type": "auth", "token": "x" }), true),
+        (json!({ "type": "auth", "token": keys::token(60) }), true),
+        (json!({ "type": "auth", "token": null }), false),
         (json!({ "type": "subscribe", "table": "t", "since": null, "where": null }), true),
         (
             json!({ "type": "subscribe", "sub": "x", "table": "t", "since": "now", "numbers": "string", "select": "id" }),
@@ -135,7 +141,7 @@ async fn messages_of_clients_are_as_the_schema_says() {
             socket.until("pong").await;
         } else {
             assert_eq!(socket.closed().await, 4400, "{message}");
-            socket = Socket::ready(gateway.address).await;
+            socket = Socket::ready_as(gateway.address, Some(&keys::token(600))).await;
         }
     }
     gateway.stop().await;

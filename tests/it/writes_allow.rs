@@ -7,34 +7,58 @@ const TABLES: &str = "create table t (id serial primary key, n int, i int genera
     create table private (id int primary key); create table unwatched (id int primary key);
     select rowcast.watch('t', public => true), rowcast.watch('private')";
 
+/// Of columns that are not published, and of row level security.
+const MORE: &str = "alter table t add name text, add secret int; select rowcast.watch('t', exclude => array['secret'], public => true);
+    select rowcast.allow('t', 'some', filter => 'n=gt.{n}');
+    create table guarded (id int primary key); select rowcast.watch('guarded'); alter table guarded enable row level security;
+    create table walled (id int primary key); select rowcast.watch('walled'); alter table walled enable row level security;
+    create policy wall on walled as restrictive using (id > 0)";
+
 #[tokio::test]
 async fn what_is_refused() {
     let world = World::new().await;
     world.run(TABLES).await;
+    world.run(MORE).await;
     let sql = world.sql().await;
     for (call, state, says) in [
-        ("allow('t', 'app')", "0A000", "roles, filters and columns come with the Permissions release"),
-        ("allow('t', null)", "0A000", "only `anon`"),
-        ("allow('t', 'anon', filter => 'n=eq.1', write => true)", "0A000", "Permissions release"),
-        ("allow('t', 'anon', columns => array['n'], write => true)", "0A000", "Permissions release"),
+        ("allow('t', null)", "22023", "1 to 63 printable characters"),
+        ("allow('t', '')", "22023", "1 to 63 printable characters"),
+        ("allow('t', repeat('x', 64))", "22023", "no role of the database"),
+        ("allow('t', E'a\nb')", "22023", "printable"),
         ("allow('t', 'anon', write => null)", "22023", "must not be null"),
         ("allow('t', 'anon', write => true, version_required => null)", "22023", "must not be null"),
-        (
-            "allow('unwatched', 'anon', write => true)",
-            "55000",
-            "select rowcast.watch('public.unwatched', public => true)",
-        ),
-        ("allow('private', 'anon', write => true)", "55000", "is not public"),
+        ("allow('unwatched', 'anon', write => true)", "55000", "select rowcast.watch('public.unwatched')"),
         ("allow(4711::oid::regclass, 'anon', write => true)", "42P01", "there is no table"),
-        ("deny('t', 'app')", "0A000", "Permissions release"),
+        ("allow('t', 'app', filter => '')", "22023", "malformed"),
+        ("allow('t', 'app', filter => 'nope=eq.1')", "42703", "unknown column `nope`"),
+        ("allow('t', 'app', filter => 'secret=eq.1')", "42703", "publish it with rowcast.watch"),
+        ("allow('t', 'app', filter => 'n=eq.x')", "22023", "write a whole number"),
+        ("allow('t', 'app', filter => 'n=eq.99999999999')", "22023", "in the range of the type"),
+        ("allow('t', 'app', filter => 'n=eq.{a}b')", "22023", "a claim stands alone"),
+        ("allow('t', 'app', filter => 'n=eq.{a b}')", "22023", "is no claim"),
+        ("allow('t', 'app', filter => 'name=like.{a}')", "22023", "takes no claim"),
+        ("allow('t', 'app', filter => 'name=gt.a')", "0A000", "use `eq` or `in`"),
+        ("allow('t', 'app', filter => 'n=eq.1&')", "22023", "malformed"),
+        ("allow('t', 'app', filter => 'n=eq.1;drop table t')", "22023", "invalid value"),
+        ("allow('t', 'app', filter => repeat('n=eq.1&', 32) || 'n=eq.1')", "22023", "more than 32 terms"),
+        ("allow('t', 'app', filter => 'and=(and(and(and(and(n.eq.1)))))')", "22023", "more than 4 groups"),
+        ("allow('t', 'app', filter => 'n=in.(' || repeat('1,', 200) || '1)')", "22023", "more than 200 values"),
+        ("allow('t', 'app', filter => 'name=eq.' || repeat('x', 2000))", "22023", "more than 2000 bytes"),
+        ("allow('t', 'anon', filter => 'n=eq.{n}')", "22023", "whoever has no token has no claims"),
+        ("allow('t', 'app', columns => array['secret'])", "42703", "publishes no column `secret`"),
+        ("allow('t', 'app', columns => array['n', null])", "42703", "`null`"),
+        ("allow('guarded', 'app')", "0A000", "ignore_row_security => true"),
+        ("allow('guarded', 'app', filter => 'id=eq.{sub}')", "0A000", "whose policies are not asked"),
+        ("allow('walled', 'app', ignore_row_security => true)", "0A000", "restrictive policies"),
+        ("watch('t', exclude => array['secret', 'n'])", "55000", "call rowcast.allow or rowcast.deny"),
     ] {
         let error = sql.batch_execute(&format!("select rowcast.{call}")).await.expect_err(call);
         let db = error.as_db_error().unwrap();
         assert_eq!(db.code().code(), state, "{call}: {db:?}");
         assert!(format!("{} {}", db.message(), db.hint().unwrap_or_default()).contains(says), "{call}: {db:?}");
     }
-    let allowed: i64 = sql.query_one("select count(*) from rowcast.source where writable", &[]).await.unwrap().get(0);
-    assert_eq!(allowed, 0);
+    let allowed: i64 = sql.query_one("select count(*) from rowcast.rule", &[]).await.unwrap().get(0);
+    assert_eq!(allowed, 1, "the one that was allowed");
 
     // who does not own the table, and who is no admin
     let (admin, owner) = (format!("admin_{}", world.database), format!("owner_{}", world.database));
@@ -96,8 +120,10 @@ async fn what_is_granted_is_revoked() {
         w.text(warnings).await,
         "the gateway lacks rights to write: update on public.t; call rowcast.allow again"
     );
+    // who makes it private means all of it
     w.world.run("select rowcast.watch('t', public => false)").await;
-    assert!(w.text(warnings).await.contains("the table is not public"));
+    assert_eq!(w.text("select rules from rowcast.status() where source = 'public.t'").await, "");
+    assert_eq!(w.text(RIGHTS).await, watched);
     // a dropped table
     w.world.run("drop table t").await;
     w.world.run("select rowcast.unwatch(relid) from rowcast.source where not exists (select from pg_class where oid = relid)").await;

@@ -57,8 +57,7 @@ fn table() -> Table {
         ttl: Duration::ZERO,
         stale: Duration::ZERO,
         snapshot_every: Duration::ZERO,
-        writable: false,
-        version_required: true,
+        rules: Vec::new(),
         broken: None,
         fingerprint: String::new(),
     }

@@ -9,6 +9,7 @@ mod socket;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod words;
 mod writes;
 
@@ -20,6 +21,7 @@ use utoipa::openapi::{Info, License, OpenApi, OpenApiBuilder, OpenApiVersion, Pa
 
 pub(super) use socket::{message_schema, serve_messages, websocket};
 pub(super) use streams::{changes, document as itself, healthz, readyz, stream};
+pub(super) use tickets::tickets;
 pub(super) use writes::batch;
 
 const ABOUT: &str = "Every committed change of a Postgres table, in order, to every subscriber; reads from a cache that \
@@ -53,7 +55,11 @@ fn document() -> OpenApi {
     let mut license = License::new("Apache-2.0 or MIT, at your choice");
     license.identifier = Some(env!("CARGO_PKG_LICENSE").to_owned());
     info.license = Some(license);
-    let tags = [("streams", "Snapshots and changes, live or polled."), ("operating", "For those who run it.")];
+    let tags = [
+        ("tokens", "Who asks."),
+        ("streams", "Snapshots and changes, live or polled."),
+        ("operating", "For those who run it."),
+    ];
     // 3.2: the first version that can say what the events of a stream look like, and that has QUERY
     OpenApiBuilder::new()
         .openapi(OpenApiVersion::Version32)

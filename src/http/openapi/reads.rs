@@ -3,6 +3,7 @@
 use super::super::read_params::MAX_OFFSET;
 use super::schemas::{A_POSITION, POSITION};
 use super::streams::{FILTERS, MALFORMED, projecting, selecting};
+use super::tickets::asking;
 use super::words::{
     FORM, JSON, answer, asked, empty, get_and_head, header, list, object, operation, oversized, pairs, passing, path,
     pattern, problem, query, schema, sometimes, text, whole,
@@ -33,6 +34,7 @@ fn reading(operation: OperationBuilder) -> OperationBuilder {
         .parameter(asked("Rowcast-Min-Position", pattern(min, POSITION, A_POSITION)))
         .parameter(asked("If-None-Match", text(tags).examples(["\"42\""])))
         .response("400", problem(&codes))
+        .response("403", problem(&["origin-not-allowed"]))
         .response("404", problem(&["not-found"]))
         .response("406", problem(&["not-acceptable"]))
         .response("410", problem(&["position-expired"]))
@@ -47,7 +49,7 @@ fn reading(operation: OperationBuilder) -> OperationBuilder {
                 "snapshot-too-large",
             ]),
         );
-    oversized(operation)
+    oversized(asking(operation))
 }
 
 /// The headers of 200 and of 304.

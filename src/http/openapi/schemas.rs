@@ -14,7 +14,7 @@ use utoipa::openapi::schema::{
 };
 
 /// A position; also how the header and the parameter look.
-pub(super) const POSITION: &str = "^(0|[1-9][0-9]{0,18})-[0-9a-f]{6}$";
+pub(super) const POSITION: &str = "^(0|[1-9][0-9]{0,18})-[0-9a-f]{6}(\\.[0-9a-f]{6}){0,8}$";
 
 /// An example of one: of a tick that is past everywhere. Who tries it is told so; one that is ahead would be waited for.
 pub(super) const A_POSITION: &str = "1-9f3a2c";
@@ -57,7 +57,8 @@ pub(super) fn components() -> Components {
         ("Readiness", readiness()),
     ];
     let all = named.into_iter().fold(ComponentsBuilder::new(), |all, (name, schema)| all.schema(name, schema));
-    all.header("X-Request-Id", header("Names the request in the log."))
+    super::tickets::schemes(all)
+        .header("X-Request-Id", header("Names the request in the log."))
         .header("No-Store", header("`no-store`."))
         // any method that is not in the document
         .response("MethodNotAllowed", not_allowed())

@@ -10,7 +10,7 @@ use super::words::{
     AnySchema, JSON, answer, asked, closed, empty, flag, get_and_head, header, list, nullable, object, one_of,
     operation, oversized, passing, pattern, problem, schema, text, whole,
 };
-use super::{streams, writes};
+use super::{streams, tickets, writes};
 use actix_web::HttpResponse;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
@@ -36,9 +36,9 @@ pub(in super::super) fn websocket() -> PathItem {
         .response("400", problem(&["malformed-request"]))
         .response("403", problem(&["origin-not-allowed"]))
         .response("426", needed.build())
-        .response("503", passing(&["unavailable"]));
+        .response("503", passing(&["unavailable", "not-ready"]));
     let mut item = PathItem::default();
-    item.get = Some(oversized(get).build());
+    item.get = Some(oversized(tickets::asking_with_ticket(get)).build());
     streams::bare_head(item, "websocketHead")
 }
 
@@ -79,6 +79,8 @@ const SENT: &[&str] = &[
     "WriteProblem",
     "ConnectionProblem",
     "Pong",
+    "Renewed",
+    "Reauth",
 ];
 
 fn messages() -> Value {
@@ -140,11 +142,12 @@ fn id() -> Named {
 }
 
 fn token() -> AnySchema {
-    nullable(text("A token. None are accepted as long as tokens are not configured."), Type::String).into()
+    nullable(text("A token, unless one was shown with the handshake. Null: none."), Type::String).into()
 }
 
 /// What only a WebSocket is told.
 fn sent() -> Vec<Named> {
+    let left = || whole("Seconds.").minimum(Some(0));
     let expires = nullable(whole("Seconds; null without a token."), Type::Integer);
     let heartbeat = whole("Something is told at least so often, in milliseconds.").minimum(Some(1));
     let ready = [kind("ready"), ("heartbeat_ms", heartbeat.into()), ("token_expires_in", expires.into())];
@@ -182,6 +185,15 @@ fn sent() -> Vec<Named> {
                 without("id", object("A message had no effect; nothing ended.", [kind("problem"), problem()])),
             ),
         ),
+        ("Renewed", object("Answers `auth`.", [kind("auth"), ("token_expires_in", left().into())]).into()),
+        (
+            "Reauth",
+            object(
+                "The token is soon over: send another with `auth`.",
+                [kind("reauth"), ("expires_in", left().into())],
+            )
+            .into(),
+        ),
         ("Pong", object("Answers `ping`.", [kind("pong")]).into()),
     ]
 }
@@ -212,7 +224,13 @@ fn heard() -> Vec<Named> {
         ("Subscribe", message("Begins a subscription.", subscribe)),
         ("Unsubscribe", message("Ends one.", vec![kind("unsubscribe"), ("sub", label().into())])),
         ("Write", message("Writes rows, all or none.", write)),
-        ("Auth", message("Hands in a new token.", vec![kind("auth"), ("token?", token())])),
+        (
+            "Auth",
+            message(
+                "Hands in a new token of the same subject and role.",
+                vec![kind("auth"), ("token", text("The token.").into())],
+            ),
+        ),
         ("Ping", message("Asks for `pong`.", vec![kind("ping")])),
     ]
 }

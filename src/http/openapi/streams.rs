@@ -3,6 +3,7 @@
 use super::super::params::{MAX_LABEL, MAX_SUBS, MAX_WAIT};
 use super::schemas::A_POSITION;
 use super::socket;
+use super::tickets::{asking, asking_with_ticket};
 use super::words::{
     JSON, answer, asked, empty, get_and_head, header, list, object, one_of, operation, oversized, pairs, passing,
     pattern, problem, query, schema, stream_of, text, whole,
@@ -57,13 +58,14 @@ fn subscribing(operation: OperationBuilder) -> OperationBuilder {
 }
 
 /// What `since` may be.
-pub(super) const SINCE: &str = "^(now|(0|[1-9][0-9]{0,18})-[0-9a-f]{6}~?)$";
+pub(super) const SINCE: &str = "^(now|(0|[1-9][0-9]{0,18})-[0-9a-f]{6}(\\.[0-9a-f]{6}){0,8}~?)$";
 
 /// Answers that streams and polls share.
 fn refusing(operation: OperationBuilder) -> OperationBuilder {
     let codes = [MALFORMED, &["invalid-position", "too-many-subscriptions"]].concat();
     operation
         .response("400", problem(&codes))
+        .response("403", problem(&["origin-not-allowed"]))
         .response("404", problem(&["not-found"]))
         .response("406", problem(&["not-acceptable"]))
 }
@@ -87,8 +89,9 @@ pub(in super::super) fn stream() -> PathItem {
         A position that is not known any more is told as `reset`, and a snapshot.";
     let get =
         subscribing(operation("stream", "streams", "Follow tables", about)).parameter(asked("Last-Event-ID", last));
-    let get =
-        oversized(refusing(get)).response("200", events().build()).response("429", problem(&["connection-limit"]));
+    let get = oversized(asking_with_ticket(refusing(get)))
+        .response("200", events().build())
+        .response("429", problem(&["connection-limit"]));
     let mut item = PathItem::default();
     item.get = Some(get.build());
     item.post = Some(stream_of_body());
@@ -113,7 +116,7 @@ fn stream_of_body() -> Operation {
         .response("413", problem(&["payload-too-large"]))
         .response("415", problem(&["unsupported-media-type"]))
         .response("422", problem(&["invalid-value"]));
-    oversized(refusing(post)).build()
+    oversized(asking(refusing(post))).build()
 }
 
 /// The stream itself.
@@ -142,7 +145,7 @@ pub(in super::super) fn changes() -> PathItem {
         "overloaded",
         "connection-limit",
     ]);
-    let get = oversized(refusing(get))
+    let get = oversized(asking_with_ticket(refusing(get)))
         .response("200", found.header("Cache-Control", header("`no-store`.")).build())
         .response("204", none.header("Cache-Control", header("`no-store`.")).build())
         .response("410", problem(&["position-expired"]))

@@ -4,6 +4,7 @@ use super::super::batch::MAX_OPERATIONS;
 use super::super::wishes::MAX_KEY;
 use super::reads::{row_in_path, table_in_path};
 use super::schemas::POSITION;
+use super::tickets::asking;
 use super::words::{
     AnySchema, JSON, answer, asked, closed, empty, header, list, nullable, object, one_of, operation, oversized,
     pattern, problem, schema, sometimes, text, whole,
@@ -155,7 +156,7 @@ fn writing(operation: OperationBuilder) -> OperationBuilder {
         .parameter(asked("Prefer", text(prefer).examples(["return=minimal"])))
         .parameter(asked("Idempotency-Key", pattern(&key, "^[!-~]{1,255}$", "7e0c3d2a")))
         .response("400", problem(&["malformed-request", "invalid-value"]))
-        .response("403", problem(&["writing-not-allowed", "forbidden"]))
+        .response("403", problem(&["writing-not-allowed", "forbidden", "origin-not-allowed"]))
         .response("404", problem(&["not-found"]))
         .response("406", problem(&["not-acceptable"]))
         .response("408", problem(&["request-timeout"]))
@@ -175,7 +176,7 @@ fn writing(operation: OperationBuilder) -> OperationBuilder {
         )
         .response("500", problem(&["internal"]))
         .response("503", perhaps_later(problem(&["unavailable", "not-ready", "table-unavailable", "outcome-unknown"])));
-    oversized(operation)
+    oversized(asking(operation))
 }
 
 /// What a change of a row that is there may say and be told.

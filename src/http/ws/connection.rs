@@ -7,6 +7,7 @@
 //! A client with one subscription that is live rides, see [`ride`].
 
 mod ride;
+mod token;
 
 use super::super::closes::Counted;
 use super::super::feed::RETRY_MS;
@@ -15,12 +16,13 @@ use super::super::params::MAX_SUBS;
 use super::super::rail::Rail;
 use super::super::streams::Stay;
 use super::super::subscribe::Wanted;
-use super::super::{App, Problem, stream};
+use super::super::{App, Problem, auth, stream};
 use super::incoming::{Heard, Incoming};
 use super::input::{Input, Write};
 use super::pulse::Pulse;
 use super::quota::Quota;
 use super::writes;
+use crate::auth::Caller;
 use crate::session::{Access, Event, Session};
 use crate::wire::strict::{BodyError, quoted};
 use crate::wire::{CloseReason, Control, Format, control_frame, text_frame};
@@ -32,6 +34,7 @@ use futures_util::stream::FuturesUnordered;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -65,6 +68,10 @@ pub(super) struct Connection {
     incoming: Incoming,
     pulse: Pulse,
     quota: Quota,
+    /// For whom.
+    caller: Arc<Caller>,
+    /// When the client is to be told that its token is soon over, until it was.
+    remind: Option<Instant>,
     /// Has `init` been answered?
     begun: bool,
     /// Writes that are being carried out.
@@ -121,9 +128,12 @@ impl Connection {
         rail: Rc<Rail>,
         incoming: Incoming,
         stay: Stay,
+        access: Access,
     ) -> Connection {
         Connection {
-            session: Session::lasting(app.hub.clone(), Access::Public),
+            session: Session::lasting(app.hub.clone(), access.clone()),
+            remind: None,
+            caller: auth::caller(&access).clone(),
             pulse: Pulse::new(app.ws.ping, app.ws.init, app.write_timeout, Instant::now()),
             quota: Quota::new(Instant::now()),
             counted: app.closes.open(CloseReason::Lost),
@@ -157,7 +167,6 @@ impl Connection {
     }
 
     async fn live(&mut self) -> Result<Infallible, End> {
-        let stop = self.stay.end.clone();
         loop {
             if self.leaving.is_empty() {
                 self.leaving = self.gather();
@@ -171,12 +180,12 @@ impl Connection {
                 self.ride(ride).await?;
                 continue;
             }
-            let due = self.pulse.due();
+            let due = self.due();
             let outlet = self.outlet.as_mut().ok_or(CloseReason::Lost)?;
             // apart: most of the time a client rides, and does not need the room this takes
             let next = Box::pin(self.session.next());
             tokio::select! {
-                () = stop.cancelled() => return Err(self.stay.why().into()),
+                reason = self.stay.ends() => return Err(reason.into()),
                 written = outlet.write_all(&mut self.leaving), if waiting => written?,
                 heard = self.incoming.next(), if self.answers.len() < ANSWERS => {
                     let heard = heard?;
@@ -185,7 +194,9 @@ impl Connection {
                 }
                 Some(answer) = self.writes.next(), if !self.writes.is_empty() => text_frame(&answer, &mut self.answers),
                 () = sleep_until(due) => {
-                    if self.pulse.beat(Instant::now())? {
+                    if self.is_reminder_due() {
+                        self.remind();
+                    } else if self.pulse.beat(Instant::now())? {
                         control_frame(Control::Ping, b"", &mut self.answers);
                     }
                 }
@@ -262,20 +273,18 @@ impl Connection {
         let input = Input::read(text).map_err(|wrong| end(CloseReason::BadMessage, wrong))?;
         match input {
             Input::Init(_) if self.begun => return Err(end(CloseReason::BadMessage, "`init` came twice")),
-            Input::Init(token) if token.token.is_some() => {
-                return Err(end(CloseReason::BadToken, "tokens are not configured here: leave `token` out"));
+            Input::Init(init) => {
+                if let Some(token) = init.token {
+                    self.show(token.expose()).await?;
+                }
+                self.begin().await?;
             }
-            Input::Init(_) => self.begin().await?,
             _ if !self.begun => return Err(end(CloseReason::BadToken, "the first message is `init`")),
             Input::Subscribe(wanted) => self.subscribe(&wanted),
             Input::Unsubscribe(sub) => self.unsubscribe(&sub),
             Input::Write(write) => self.write(write),
             Input::Nul(id) => self.answer(&writes::refused(&id, &BodyError::Nul.into())),
-            Input::Auth => {
-                let detail = "tokens are not configured here: nothing changes";
-                let problem = Problem::new(400, "tokens-not-configured", detail);
-                self.answer(&format!("{{\"type\":\"problem\",\"problem\":{}}}", problem.document(&problem.log())));
-            }
+            Input::Auth(token) => self.renew(token.expose()).await?,
             Input::Ping => self.answer("{\"type\":\"pong\"}"),
         }
         Ok(())
@@ -295,7 +304,9 @@ impl Connection {
         }
         self.begun = true;
         self.pulse.begun();
-        self.answer(&format!("{{\"type\":\"ready\",\"heartbeat_ms\":{HEARTBEAT_MS},\"token_expires_in\":null}}"));
+        self.expect_end();
+        let expires = self.expires_in();
+        self.answer(&format!("{{\"type\":\"ready\",\"heartbeat_ms\":{HEARTBEAT_MS},\"token_expires_in\":{expires}}}"));
         Ok(())
     }
 
@@ -338,7 +349,7 @@ impl Connection {
 
     fn write(&mut self, write: Write) {
         if self.writes.len() < MAX_WRITES {
-            self.writes.push(Box::pin(writes::write(self.app.clone(), write)));
+            self.writes.push(Box::pin(writes::write(self.app.clone(), Access::Caller(self.caller.clone()), write)));
             return;
         }
         let detail = format!("at most {MAX_WRITES} at once: send the next when one is answered");

@@ -4,6 +4,7 @@
 
 use super::super::params::MAX_LABEL;
 use super::super::subscribe::Wanted;
+use crate::auth::Secret;
 use crate::wire::strict::{self, BodyError};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -21,21 +22,30 @@ pub(super) enum Input {
     /// Writes rows.
     Write(Write),
     /// Hands in a new token.
-    Auth,
+    Auth(Secret),
     /// A write, by its `id`, with text that the database cannot store.
     Nul(String),
     /// Asks for a sign of life.
     Ping,
 }
 
-/// `{"type": "init" | "auth", "token"}`.
+/// `{"type": "init", "token"}`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Token {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
     /// None is nobody in particular.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
+}
+
+/// `{"type": "auth", "token"}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Auth {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    token: Secret,
 }
 
 /// `{"type": "write", "id", "ops", "idempotency_key"}`.
@@ -94,7 +104,7 @@ impl Input {
                 }
                 Ok(Input::Write(write))
             }
-            "auth" => whole::<Token>(text).map(|_| Input::Auth),
+            "auth" => Ok(Input::Auth(whole::<Auth>(text)?.token)),
             "ping" => whole::<Bare>(text).map(|_| Input::Ping),
             _ => Err("`type` is `init`, `subscribe`, `unsubscribe`, `write`, `auth` or `ping`".to_owned()),
         }
@@ -113,14 +123,16 @@ mod tests {
     #[test]
     fn each_message_is_read() {
         assert!(matches!(Input::read(r#"{"type":"init"}"#), Ok(Input::Init(Token { token: None, .. }))));
-        assert!(matches!(Input::read(r#"{"token":"x","type":"auth"}"#), Ok(Input::Auth)));
+        assert!(
+            matches!(Input::read(r#"{"token":"x","type":"auth"}"#), Ok(Input::Auth(token)) if token.expose() == "x")
+        );
         assert!(matches!(Input::read(r#"{"type":"subscribe","sub":"2","table":"t"}"#), Ok(Input::Subscribe(_))));
         assert!(
             matches!(Input::read(r#"{"type":"unsubscribe","sub":"2"}"#), Ok(Input::Unsubscribe(sub)) if sub == "2")
         );
         assert!(matches!(Input::read(r#"{"type":"ping"}"#), Ok(Input::Ping)));
         let write = Input::read(r#"{"type":"write","id":"w1","ops":[{"n":1.10}],"idempotency_key":"k"}"#);
-        let Ok(Input::Write(write)) = write else { panic!("{write:?}") };
+        let Ok(Input::Write(write)) = write else { panic!("no write") };
         assert_eq!((write.ops[0].get(), write.id.as_str()), (r#"{"n":1.10}"#, "w1"));
     }
 
@@ -138,6 +150,8 @@ mod tests {
             r#"{"type":"ping","type":"ping"}"#,
             r#"{"type":"ping","more":1}"#,
             r#"{"type":"init","token":1}"#,
+            r#"{"type":"auth"}"#,
+            r#"{"type":"auth","token":null}"#,
             r#"{"type":"unsubscribe"}"#,
             r#"{"type":"write","ops":[]}"#,
             r#"{"type":"write","id":"","ops":[]}"#,

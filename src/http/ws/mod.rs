@@ -7,7 +7,6 @@ mod connection;
 mod guard;
 mod incoming;
 mod input;
-mod origin;
 mod pulse;
 mod quota;
 mod writes;
@@ -15,7 +14,7 @@ mod writes;
 use super::lasting::Opened;
 use super::outlet::Outlet;
 use super::rail::Rail;
-use super::{App, Problem, stream, target};
+use super::{App, Problem, auth, credentials, origin, stream};
 use crate::wire::CloseReason;
 use actix_web::dev::Payload;
 use actix_web::http::Version;
@@ -52,7 +51,7 @@ pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened
         return Err(Problem::no_state());
     };
     origin::check(request, &app.ws.allowed_origins)?;
-    target::no_query(request)?;
+    let ticket = ticket(request)?;
     if !asks_for_ours(request) {
         return Ok(Opened::Answered(upgrade_required()));
     }
@@ -62,13 +61,27 @@ pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened
     let spoken =
         headers.contains_key(SEC_WEBSOCKET_PROTOCOL) || !request.headers().contains_key(SEC_WEBSOCKET_PROTOCOL);
     let refused = (!spoken).then_some(CloseReason::NoSubprotocol);
-    let stay = app.streams.enter(request.peer_addr().map(|peer| peer.ip())).ok_or_else(stream::too_many_streams)?;
+    let access = auth::access_with(request, app, ticket.as_deref()).await?.into_owned();
+    let address = request.peer_addr().map(|peer| peer.ip());
+    let stay = app.streams.enter(address, auth::caller(&access)).ok_or_else(stream::too_many_streams)?;
     let Some(outlet) = Outlet::take(request, app.write_timeout).await else {
         let detail = "an earlier answer of the connection is still unread: connect anew";
         return Err(Problem::unavailable("unavailable", detail));
     };
-    let connection = Box::new(Connection::new(app.clone(), outlet, rail.clone(), incoming, stay));
+    let connection = Box::new(Connection::new(app.clone(), outlet, rail.clone(), incoming, stay, access));
     Ok(Opened::Goes(Box::pin(connection.run(head(&headers), refused))))
+}
+
+/// The ticket, if one is shown. No other parameter is taken: what is wanted is said in messages.
+fn ticket(request: &HttpRequest) -> Result<Option<String>, Problem> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(request.query_string()).unwrap_or_default();
+    credentials::refuse_in(&pairs)?;
+    let mut pairs = pairs.into_iter();
+    match (pairs.next(), pairs.next()) {
+        (None, _) if request.query_string().is_empty() => Ok(None),
+        (Some((name, ticket)), None) if name == "ticket" => Ok(Some(ticket)),
+        _ => Err(Problem::new(400, "malformed-request", "no parameter but one `ticket` is taken in the address here")),
+    }
 }
 
 /// Is it for a WebSocket of the version and over the HTTP that are spoken here?

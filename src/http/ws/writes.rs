@@ -5,25 +5,26 @@
 use super::super::{App, Problem, batch, stream, wishes};
 use super::input::Write;
 use crate::pg::write::{Claim, Outcome};
+use crate::session::Access;
 use crate::wire::strict::quoted;
 use actix_web::web;
 
 /// Carries it out; returns the message that answers it.
-pub(super) async fn write(app: web::Data<App>, write: Write) -> String {
-    match perform(&app, &write).await {
+pub(super) async fn write(app: web::Data<App>, access: Access, write: Write) -> String {
+    match perform(&app, &access, &write).await {
         Ok(outcome) => ack(&write.id, outcome),
         Err(problem) => refused(&write.id, &problem),
     }
 }
 
-async fn perform(app: &App, write: &Write) -> Result<Outcome, Problem> {
+async fn perform(app: &App, access: &Access, write: &Write) -> Result<Outcome, Problem> {
     if !stream::ready(app).await {
         return Err(Problem::unavailable("not-ready", "the gateway has not reached its database yet, see `/readyz`"));
     }
-    let plan = batch::plan(&write.ops, &app.hub.tables(), None)?;
+    let plan = batch::plan(&write.ops, &app.hub.tables(), access, None)?;
     let texts = write.ops.iter().map(|op| op.get());
     let claim: Option<Claim> =
-        write.idempotency_key.as_deref().map(|key| wishes::claim_of_message(key, texts)).transpose()?;
+        write.idempotency_key.as_deref().map(|key| wishes::claim_of_message(access, key, texts)).transpose()?;
     batch::perform(app, plan, claim).await
 }
 

@@ -50,7 +50,7 @@ async fn committed(held: Held, operation: &Operation, key: &RowKey) -> Option<Wr
     let begin = format!("begin read only; {LIMITS}; {NOTATION}");
     let client = held.client().ok()?;
     client.batch_execute(&begin).await.ok()?;
-    let found = apply::look(client, &operation.table, &key.filter, Look::Only).await.ok().flatten();
+    let found = apply::look(client, operation, &operation.shown(key), Look::Only).await.ok().flatten();
     held.rolled_back().await?.give_back();
     found
 }

@@ -4,11 +4,11 @@
 
 use super::order::{Expected, Fault, Operation, RowKey, Verb, Written, hushed};
 use super::statement::{self, Look, Source, Statement};
-use crate::change::{Key, Table};
+use crate::change::Key;
 use crate::filter::{Filter, Image};
 use crate::pg::PgError;
 use crate::pg::log::Json;
-use crate::wire::{merge, strict};
+use crate::wire::{Projection, merge, strict};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -28,36 +28,58 @@ async fn run(client: &Client, statement: &Statement) -> Result<Option<Row>, PgEr
     Ok(client.query_typed(&statement.text, &params).await.map_err(hushed)?.into_iter().next())
 }
 
-fn written(table: &Table, row: &Row, created: bool) -> Result<Written, PgError> {
+fn unreadable(error: impl std::fmt::Display) -> PgError {
+    PgError::Unexpected(format!("{error}"))
+}
+
+/// A row as its writer is shown it.
+fn written(operation: &Operation, row: &Row, created: bool) -> Result<Written, PgError> {
     let Json(json) = row.try_get("row")?;
     let key: &str = row.try_get("key")?;
+    let (table, permit) = (&*operation.table, &operation.permit);
+    let projection = Projection::parse(None, false, permit.seen(table)).map_err(unreadable)?;
+    let row_shown = match projection.is_whole() {
+        true => json,
+        false => projection.apply(&json, &Image::parse(&json).map_err(unreadable)?).map_err(unreadable)?,
+    };
     let key = Key::from_log(key, table.key.len() > 1);
-    Ok(Written { key, version: row.try_get("version")?, row: json, created })
+    Ok(Written { key, version: row.try_get("version")?, row: row_shown, columns: permit.columns_tag(), created })
 }
 
 /// The row of a key as it is now.
-pub(super) async fn look(client: &Client, table: &Table, key: &Filter, how: Look) -> Result<Option<Written>, PgError> {
-    match run(client, &statement::look(table, key, how)).await? {
-        Some(row) => written(table, &row, false).map(Some),
+pub(super) async fn look(
+    client: &Client,
+    operation: &Operation,
+    which: &Filter,
+    how: Look,
+) -> Result<Option<Written>, PgError> {
+    match run(client, &statement::look(&operation.table, which, how)).await? {
+        Some(row) => written(operation, &row, false).map(Some),
         None => Ok(None),
     }
 }
 
 /// The row once more, as it is at the end of the transaction: an AFTER trigger may have changed it, and capture itself
 /// gives a row that was inserted while its predecessor was deleted a higher version. As it was if it is gone.
-pub(super) async fn reread(client: &Client, table: &Table, was: Written) -> Result<Written, PgError> {
-    let Ok(key) = Filter::of_key(was.key.as_str(), table) else { return Ok(was) };
-    Ok(match look(client, table, &key, Look::Only).await? {
-        Some(now) => Written { created: was.created, ..now },
-        None => was,
-    })
+///
+/// And the caller must be shown it: what it wrote is not to vanish from its sight, nor to appear in somebody else's.
+pub(super) async fn reread(client: &Client, operation: &Operation, was: Written) -> Result<Written, Fault> {
+    let permit = &operation.permit;
+    let Ok(key) = Filter::of_key(was.key.as_str(), &operation.table) else { return Ok(was) };
+    if let Some(now) = look(client, operation, &key.and(&permit.filter), Look::Only).await? {
+        return Ok(Written { created: was.created, ..now });
+    }
+    match look(client, operation, &key, Look::Only).await? {
+        Some(_) => Err(Fault::Forbidden),
+        None => Ok(was),
+    }
 }
 
-fn applied(table: &Table, row: Option<Row>, created: bool) -> Result<Applied, Fault> {
+fn applied(operation: &Operation, row: Option<Row>, created: bool) -> Result<Applied, Fault> {
     let row = row.ok_or(Fault::Swallowed)?;
     let xid: &str = row.try_get("xid")?;
     let xid = xid.parse().map_err(|_| PgError::Unexpected("a transaction id that is no number".to_owned()))?;
-    Ok(Applied { written: written(table, &row, created)?, xid })
+    Ok(Applied { written: written(operation, &row, created)?, xid })
 }
 
 /// Carries out one operation.
@@ -78,7 +100,7 @@ pub(super) async fn apply(client: &Client, operation: &Operation) -> Result<Appl
         Verb::Update | Verb::Replace | Verb::Put => Look::Update,
         Verb::Delete => Look::Delete,
     };
-    let now = look(client, table, &key.filter, how).await?;
+    let now = look(client, operation, &operation.shown(key), how).await?;
     let now = match (operation.verb, now) {
         (Verb::Insert | Verb::Create | Verb::Put, None) => return insert(client, operation, Some(key)).await,
         (Verb::Insert | Verb::Create, Some(now)) => return Err(Fault::Exists(now)),
@@ -91,7 +113,7 @@ pub(super) async fn apply(client: &Client, operation: &Operation) -> Result<Appl
         return Err(Fault::Stale(Some(now)));
     }
     if operation.verb == Verb::Delete {
-        let mut gone = applied(table, run(client, &statement::delete(table, &key.filter)).await?, false)?;
+        let mut gone = applied(operation, run(client, &statement::delete(table, &key.filter)).await?, false)?;
         // the tombstone's: every later version of this key is higher
         gone.written.version += 1;
         return Ok(gone);
@@ -107,13 +129,12 @@ async fn insert(client: &Client, operation: &Operation, key: Option<&RowKey>) ->
     }
     let columns: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
     let statement = statement::insert(&operation.table, &columns, object(&values));
-    applied(&operation.table, run(client, &statement).await?, true)
+    applied(operation, run(client, &statement).await?, true)
 }
 
 async fn update(client: &Client, operation: &Operation, key: &RowKey, now: &Written) -> Result<Applied, Fault> {
     let table = &*operation.table;
     let free = |name: &str| name != "row_version" && !table.key.iter().any(|k| k == name);
-    let unreadable = |e| PgError::Unexpected(format!("{e}"));
     let image = Image::parse(&now.row).map_err(unreadable)?;
     let mut values: Vec<(String, String)> = Vec::new();
     for (name, raw) in operation.values.iter().filter(|(name, _)| free(name)) {
@@ -128,14 +149,23 @@ async fn update(client: &Client, operation: &Operation, key: &RowKey, now: &Writ
     if operation.verb != Verb::Update {
         let absent = |name: &str| free(name) && !values.iter().any(|(n, _)| n == name);
         columns
-            .extend(table.columns.iter().map(|c| c.name.as_str()).filter(|n| absent(n)).map(|n| (n, Source::Default)));
+            // what the caller is not shown stays as it is
+            .extend(
+                operation
+                    .permit
+                    .seen(table)
+                    .columns()
+                    .map(|(_, c)| c.name.as_str())
+                    .filter(|n| absent(n))
+                    .map(|n| (n, Source::Default)),
+            );
     }
     if columns.is_empty() {
         // a write all the same: it has a version and a place in the stream
         columns.push(("row_version", Source::Same));
     }
     let statement = statement::update(table, &key.filter, &columns, object(&values));
-    applied(table, run(client, &statement).await?, false)
+    applied(operation, run(client, &statement).await?, false)
 }
 
 fn object(values: &[(String, String)]) -> String {

@@ -1,10 +1,11 @@
 //! Idempotency keys: one write for any number of equal requests.
 //!
 //! Invariants: the answer is kept by the transaction of its write, so one is there exactly when the other is; no kept
-//! answer tells of a column that is not published any more.
+//! answer tells of a column that is not published any more, or of a row that the caller would not be shown by the same rule.
 
 use super::order::{Answer, Claim, Fault};
 use crate::change::Table;
+use crate::permit::Permit;
 use crate::pg::PgError;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
@@ -21,12 +22,14 @@ const FIND: &str = "select i.request = $3 as same, i.xid::pg_catalog.text as xid
 const KEEP: &str = "insert into rowcast.idempotency (subject, key, request, status, headers, body, published) \
      values ($1, $2, $3, $4, $5::pg_catalog.text::pg_catalog.json, $6, $7)";
 
-/// The columns that an answer may tell of.
-fn published(tables: &[&Table]) -> Vec<String> {
+/// The columns that an answer may tell of, and by which rule of rows.
+fn published(tables: &[(&Table, &Permit)]) -> Vec<String> {
     // by number: a name may come to mean another table
-    let columns = |table: &&Table| {
+    let columns = |(table, permit): &(&Table, &Permit)| {
         let relid = table.relid;
-        table.columns.iter().map(|column| format!("{relid}.{}", column.name)).collect::<Vec<_>>()
+        let shown = permit.seen(table).columns().map(|(_, column)| format!("{relid}.{}", column.name));
+        let rows = (!permit.filter.is_everything()).then(|| format!("{relid}:{:06x}", permit.mark(table).bits()));
+        shown.chain(rows).collect::<Vec<_>>()
     };
     tables.iter().flat_map(columns).collect()
 }
@@ -34,7 +37,11 @@ fn published(tables: &[&Table]) -> Vec<String> {
 /// Takes the key. The answer and the transaction of an earlier request, if there was one.
 ///
 /// When a column is not published any more that was when it was kept, the answer is one without a row.
-pub(super) async fn take(client: &Client, claim: &Claim, tables: &[&Table]) -> Result<Option<(Answer, u64)>, Fault> {
+pub(super) async fn take(
+    client: &Client,
+    claim: &Claim,
+    tables: &[(&Table, &Permit)],
+) -> Result<Option<(Answer, u64)>, Fault> {
     let rows = client.query_typed(LOCK, &[(&claim.subject, Type::TEXT), (&claim.key, Type::TEXT)]).await?;
     if !rows.first().is_some_and(|row| row.get(0)) {
         return Err(Fault::InProgress);
@@ -70,7 +77,12 @@ pub(super) async fn take(client: &Client, claim: &Claim, tables: &[&Table]) -> R
 }
 
 /// Keeps the answer.
-pub(super) async fn keep(client: &Client, claim: &Claim, tables: &[&Table], answer: &Answer) -> Result<(), Fault> {
+pub(super) async fn keep(
+    client: &Client,
+    claim: &Claim,
+    tables: &[(&Table, &Permit)],
+    answer: &Answer,
+) -> Result<(), Fault> {
     let headers = serde_json::json!(answer.headers).to_string();
     let status = i32::from(answer.status);
     let published = published(tables);

@@ -189,11 +189,14 @@ async fn transact(client: &Client, order: &Order) -> Result<Done, Failure> {
     // what is deferred to the commit fails here, where it is certain that nothing was written
     client.batch_execute("set constraints all immediate").await.map_err(Fault::from)?;
     let mut written = Rows::default();
-    for (operation, row) in order.operations.iter().zip(rows.rows) {
+    for (i, (operation, row)) in order.operations.iter().zip(rows.rows).enumerate() {
         let deleted = operation.verb == Verb::Delete;
         let row = match deleted {
             true => row,
-            false => apply::reread(client, &operation.table, row).await.map_err(Fault::from)?,
+            false => {
+                let reread = apply::reread(client, operation, row).await;
+                reread.map_err(|fault| Failure { operation: Some(i), fault })?
+            }
         };
         written.push(operation, row)?;
     }

@@ -4,6 +4,7 @@
 
 use crate::change::{Key, Position, Table};
 use crate::filter::{Filter, FilterError};
+use crate::permit::Permit;
 use crate::pg::PgError;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
@@ -65,11 +66,13 @@ pub struct Operation {
     pub verb: Verb,
     /// Where.
     pub table: Arc<Table>,
+    /// What the caller may see and write there.
+    pub permit: Permit,
     /// Which row; none for [`Verb::Insert`] alone.
     pub key: Option<RowKey>,
     /// Its version.
     pub expected: Expected,
-    /// Published columns and their values, without `row_version`.
+    /// Columns that the caller is shown and their values, without `row_version`.
     pub values: Vec<(String, Box<RawValue>)>,
     /// Is its row part of the answer? Otherwise its text is not kept.
     pub answered: bool,
@@ -82,8 +85,10 @@ pub struct Written {
     pub key: Key,
     /// Its version; of a deleted row that of the tombstone.
     pub version: i64,
-    /// Its published columns, as the stream has them.
+    /// The columns that its writer is shown, as the stream has them.
     pub row: Bytes,
+    /// Which these are, if not all: see [`Permit::columns_tag`].
+    pub columns: Option<u32>,
     /// Was it not there before?
     pub created: bool,
 }
@@ -146,8 +151,10 @@ pub struct Failure {
 /// Why an order was not carried out.
 #[derive(Debug)]
 pub enum Fault {
-    /// There is no such row.
+    /// There is no such row, or none that the caller is shown.
     NotFound,
+    /// The row would be, or would have become, one that the caller is not shown.
+    Forbidden,
     /// The row has another version: this row, if it could be looked at.
     Stale(Option<Written>),
     /// The row is there already: this row.
@@ -174,6 +181,13 @@ pub enum Fault {
     Refused(PgError),
     /// The commit was sent and no answer came.
     Unknown,
+}
+
+impl Operation {
+    /// The row of this key, if the caller is shown it.
+    pub(super) fn shown(&self, key: &RowKey) -> Filter {
+        key.filter.and(&self.permit.filter)
+    }
 }
 
 impl From<Fault> for Failure {

@@ -160,8 +160,7 @@ mod tests {
             snapshot_every: Duration::ZERO,
             broken: None,
             fingerprint: String::new(),
-            writable: true,
-            version_required: true,
+            rules: Vec::new(),
         }
     }
 

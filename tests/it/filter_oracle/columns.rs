@@ -214,8 +214,7 @@ async fn describe(client: &Client) -> Table {
         ttl: Duration::ZERO,
         stale: Duration::ZERO,
         snapshot_every: Duration::ZERO,
-        writable: false,
-        version_required: true,
+        rules: Vec::new(),
         broken: None,
         fingerprint: String::new(),
     }

@@ -6,6 +6,7 @@ use rand::seq::{IndexedRandom, IteratorRandom};
 use rowcast::filter::Image;
 
 use super::columns::{Shape, Spec, World};
+use super::rules::{Ruled, claim};
 use super::values::{pick, some_value};
 
 /// Literals at and past the edges: what the parser takes of them, Postgres must take.
@@ -93,6 +94,64 @@ impl<'a> Generator<'a> {
     /// A filter as query pairs, seldom of more than two.
     pub(super) fn pairs(&mut self) -> Vec<(String, String)> {
         (0..pick(self.rng, &[1, 1, 1, 1, 2, 2, 2, 2, 2, 3])).map(|_| self.pair()).collect()
+    }
+
+    /// Terms without lists and patterns, in few words.
+    pub(super) fn simple(&mut self) -> Vec<(String, String)> {
+        (0..self.rng.random_range(1..=3))
+            .map(|_| self.term(false))
+            .map(|(name, head, text)| (name, format!("{head}.{text}")))
+            .collect()
+    }
+
+    /// A rule whose values are claims, most of them.
+    pub(super) fn ruled(&mut self) -> Ruled {
+        let (mut filter, mut claims, mut pairs) = (Vec::new(), Vec::new(), Vec::new());
+        let group = self.rng.random_ratio(1, 3);
+        for n in 0..self.rng.random_range(1..=3) {
+            let (name, head, text) = self.term(true);
+            let (joint, written) = if group { (".", quote(&text)) } else { ("=", text.clone()) };
+            if head.ends_with("in") {
+                let words: Vec<String> = (0..self.rng.random_range(0..4))
+                    .map(|_| self.literal(name.trim_matches('"'), self.shape(&name)))
+                    .collect();
+                let list: Vec<String> = words.iter().map(|word| claim(word, self.rng)).collect();
+                claims.push((format!("c{n}"), format!("[{}]", list.join(","))));
+                filter.push(format!("{name}{joint}{head}.{{c{n}}}"));
+                let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
+                pairs.push((name, format!("{head}.({})", words.join(","))));
+                continue;
+            }
+            claims.push((format!("c{n}"), claim(&text, self.rng)));
+            filter.push(format!("{name}{joint}{head}.{{c{n}}}"));
+            pairs.push((name, format!("{head}.{written}")));
+        }
+        if group {
+            let word = pick(self.rng, &["and", "or", "not.and", "not.or"]);
+            let items: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}.{value}")).collect();
+            pairs = vec![(word.to_owned(), format!("({})", items.join(",")))];
+            filter = vec![format!("{word}=({})", filter.join(","))];
+        }
+        Ruled { filter: filter.join("&"), claims, pairs }
+    }
+
+    fn shape(&self, name: &str) -> Shape {
+        let name = name.trim_matches('"').replace("\\\"", "\"");
+        self.world.specs.iter().find(|spec| spec.name == name).expect("a column").shape
+    }
+
+    /// Name, operator and value. `listed`: a list may be asked for.
+    fn term(&mut self, listed: bool) -> (String, String, String) {
+        loop {
+            let (name, not, operator, shape) = self.head();
+            if matches!(operator, "is" | "like" | "ilike") || (operator == "in" && !listed) {
+                continue;
+            }
+            let text = self.literal(name, shape);
+            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric()) && name != "or";
+            let name = if plain { name.to_owned() } else { quote(name) };
+            return (name, format!("{not}{operator}"), text);
+        }
     }
 
     /// A column that has literals and text that may be one.

@@ -20,6 +20,8 @@ pub trait Client: Send {
     fn replica(&self) -> &Replica;
     /// Leaves and comes back, maybe to another gateway, from where it was.
     fn reconnect(&mut self, to: SocketAddr) -> BoxFuture<'_, ()>;
+    /// From the next connection on it shows this token.
+    fn show(&mut self, token: Option<&str>);
 }
 
 impl dyn Client + '_ {
@@ -48,11 +50,16 @@ pub const TRANSPORTS: [Transport; 3] = [Transport::Sse, Transport::LongPoll, Tra
 
 /// Subscribes with a query string (`table=scores&league=eq.nfl`).
 pub async fn subscribe(transport: Transport, at: SocketAddr, query: &str) -> Box<dyn Client> {
+    subscribe_as(transport, at, query, None).await
+}
+
+/// Subscribes with a token.
+pub async fn subscribe_as(transport: Transport, at: SocketAddr, query: &str, token: Option<&str>) -> Box<dyn Client> {
     match transport {
         // nobody can look at its events from here on
-        Transport::Sse => Box::new(Sse { recording: false, ..Sse::open(at, query).await }),
-        Transport::LongPoll => Box::new(LongPoll::new(at, query)),
-        Transport::WebSocket => Box::new(SocketClient::open(at, query).await),
+        Transport::Sse => Box::new(Sse { recording: false, ..Sse::open_as(at, query, token).await }),
+        Transport::LongPoll => Box::new(LongPoll { token: token.map(str::to_owned), ..LongPoll::new(at, query) }),
+        Transport::WebSocket => Box::new(SocketClient::open_as(at, query, token).await),
     }
 }
 
@@ -67,6 +74,8 @@ pub struct SseEvent {
 /// `GET /v1/stream`.
 pub struct Sse {
     query: String,
+    /// Shown with every request.
+    pub token: Option<String>,
     body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     buffer: Vec<u8>,
     /// No event ends before this offset of the buffer: a large one is searched once.
@@ -82,16 +91,32 @@ type Body = BoxStream<'static, reqwest::Result<bytes::Bytes>>;
 
 impl Sse {
     pub async fn open(at: SocketAddr, query: &str) -> Sse {
-        let body = Sse::get(at, query, None).await.unwrap();
-        let (buffer, replica, events) = (Vec::new(), Replica::default(), Vec::new());
-        Sse { query: query.to_owned(), body, buffer, searched: 0, replica, events, recording: true }
+        Sse::open_as(at, query, None).await
     }
 
-    async fn get(at: SocketAddr, query: &str, last: Option<&str>) -> reqwest::Result<Body> {
+    pub async fn open_as(at: SocketAddr, query: &str, token: Option<&str>) -> Sse {
+        let body = Sse::get(at, query, None, token).await.unwrap();
+        let (buffer, replica, events) = (Vec::new(), Replica::default(), Vec::new());
+        Sse {
+            query: query.to_owned(),
+            token: token.map(str::to_owned),
+            body,
+            buffer,
+            searched: 0,
+            replica,
+            events,
+            recording: true,
+        }
+    }
+
+    async fn get(at: SocketAddr, query: &str, last: Option<&str>, token: Option<&str>) -> reqwest::Result<Body> {
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let mut request = client.get(format!("http://{at}/v1/stream?{query}")).header("accept", "text/event-stream");
         if let Some(last) = last {
             request = request.header("last-event-id", last);
+        }
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
         }
         let answer = request.send().await?;
         assert_eq!(answer.status(), 200, "{query}: {}", answer.text().await.unwrap());
@@ -187,7 +212,7 @@ impl Client for Sse {
             self.replica.roll_back();
             let deadline = tokio::time::Instant::now() + PATIENCE;
             loop {
-                match Sse::get(to, &self.query, self.replica.position.as_deref()).await {
+                match Sse::get(to, &self.query, self.replica.position.as_deref(), self.token.as_deref()).await {
                     Ok(body) => return self.body = body,
                     // a gateway that starts again
                     Err(e) => assert!(tokio::time::Instant::now() < deadline, "{to} does not come back: {e}"),
@@ -195,6 +220,10 @@ impl Client for Sse {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
+    }
+
+    fn show(&mut self, token: Option<&str>) {
+        self.token = token.map(str::to_owned);
     }
 }
 
@@ -204,6 +233,8 @@ pub struct LongPoll {
     query: String,
     /// Keeps connections, as browsers do.
     http: reqwest::Client,
+    /// Shown with every request.
+    pub token: Option<String>,
     pub replica: Replica,
     /// Seconds of `wait`; 0 polls.
     pub wait: u64,
@@ -212,7 +243,7 @@ pub struct LongPoll {
 impl LongPoll {
     pub fn new(at: SocketAddr, query: &str) -> LongPoll {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().unwrap();
-        LongPoll { at, query: query.to_owned(), http, replica: Replica::default(), wait: 5 }
+        LongPoll { at, query: query.to_owned(), http, token: None, replica: Replica::default(), wait: 5 }
     }
 }
 
@@ -221,7 +252,11 @@ impl Client for LongPoll {
         Box::pin(async move {
             let since = self.replica.position.as_ref().map(|p| format!("&since={p}")).unwrap_or_default();
             let url = format!("http://{}/v1/changes?{}{since}&wait={}", self.at, self.query, self.wait);
-            let answer = self.http.get(&url).send().await.map_err(|e| e.to_string())?;
+            let mut request = self.http.get(&url);
+            if let Some(token) = &self.token {
+                request = request.bearer_auth(token);
+            }
+            let answer = request.send().await.map_err(|e| e.to_string())?;
             let status = answer.status().as_u16();
             let position = answer.headers().get(POSITION.as_str()).map(|p| p.to_str().unwrap().to_owned());
             let text = answer.text().await.map_err(|e| e.to_string())?;
@@ -237,7 +272,7 @@ impl Client for LongPoll {
                     body["messages"].as_array().unwrap().clone()
                 }
                 204 => Vec::new(),
-                503 => return Err(text),
+                401 | 404 | 503 => return Err(text),
                 // a connection opened ahead of need, and given up by the server as the request was on its way
                 408 if text.is_empty() => return Err("the connection was idle for too long".to_owned()),
                 other => panic!("{url}: {other}: {text}"),
@@ -254,5 +289,9 @@ impl Client for LongPoll {
 
     fn reconnect(&mut self, to: SocketAddr) -> BoxFuture<'_, ()> {
         Box::pin(async move { self.at = to })
+    }
+
+    fn show(&mut self, token: Option<&str>) {
+        self.token = token.map(str::to_owned);
     }
 }

@@ -4,7 +4,9 @@ pub mod client;
 pub mod cutter;
 pub mod everyone;
 pub mod gate;
+pub mod issuer;
 pub mod journal;
+pub mod keys;
 pub mod mirror;
 pub mod oracle;
 pub mod postgres;
@@ -15,6 +17,7 @@ pub mod reading;
 pub mod replica;
 pub mod socket;
 pub mod stalled;
+pub mod tenants;
 pub mod witness;
 pub mod world;
 pub mod writing;
@@ -32,12 +35,18 @@ pub use witness::{Manner, Watched};
 pub use world::{TestGateway, World};
 pub use writing::Writing;
 
+use rowcast::config::Settings;
 use std::future::Future;
 use std::time::Duration;
 
 /// How long a test waits for something that must happen. Generous: the machine may be busy, and waiting longer never
 /// makes a wrong program right.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Takes tokens signed with the secret of the tests.
+pub fn with_secret(settings: &mut Settings) {
+    settings.auth.secret = Some(keys::SECRET.to_owned().into());
+}
 
 /// Waits for a condition; panics with `what` when it does not come.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {

@@ -32,7 +32,16 @@ pub enum Ended {
 impl Socket {
     /// Connects with these headers.
     pub async fn connect(at: SocketAddr, headers: &[(&str, &str)]) -> Result<(Socket, Response), tungstenite::Error> {
-        let mut request = format!("ws://{at}/v1/ws").into_client_request().unwrap();
+        Socket::connect_to(at, "/v1/ws", headers).await
+    }
+
+    /// The same to this address of the gateway.
+    pub async fn connect_to(
+        at: SocketAddr,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(Socket, Response), tungstenite::Error> {
+        let mut request = format!("ws://{at}{target}").into_client_request().unwrap();
         for (name, value) in headers {
             let name: tungstenite::http::HeaderName = name.parse().unwrap();
             request.headers_mut().append(name, value.parse().unwrap());
@@ -45,8 +54,13 @@ impl Socket {
 
     /// Connects, says `init` and waits for `ready`.
     pub async fn ready(at: SocketAddr) -> Socket {
+        Socket::ready_as(at, None).await
+    }
+
+    /// The same with a token.
+    pub async fn ready_as(at: SocketAddr, token: Option<&str>) -> Socket {
         let (mut socket, _) = Socket::connect(at, &[("sec-websocket-protocol", "rowcast.v1")]).await.unwrap();
-        socket.send(json!({ "type": "init" })).await;
+        socket.send(json!({ "type": "init", "token": token })).await;
         let ready = socket.next().await;
         assert_eq!(ready["type"], "ready", "{ready}");
         socket
@@ -156,20 +170,27 @@ fn subscription(label: &str, query: &str, since: Option<&str>) -> Value {
 pub struct SocketClient {
     query: String,
     socket: Socket,
+    token: Option<String>,
     /// Subscriptions that are not taken yet: no `cursor` speaks of them.
     untaken: usize,
     pub replica: Replica,
 }
 
 impl SocketClient {
-    pub async fn open(at: SocketAddr, query: &str) -> SocketClient {
-        let mut socket = Socket::ready(at).await;
+    pub async fn open_as(at: SocketAddr, query: &str, token: Option<&str>) -> SocketClient {
+        let mut socket = Socket::ready_as(at, token).await;
         let subscribe = subscriptions(query, None);
         let untaken = subscribe.len();
         for subscribe in subscribe {
             socket.send(subscribe).await;
         }
-        SocketClient { query: query.to_owned(), socket, untaken, replica: Replica::default() }
+        SocketClient {
+            query: query.to_owned(),
+            socket,
+            token: token.map(str::to_owned),
+            untaken,
+            replica: Replica::default(),
+        }
     }
 
     /// Does this say that everything up to its position was told? Of the only subscription, the last part of a tick does;
@@ -218,10 +239,15 @@ impl Client for SocketClient {
             }
             let subscribe = subscriptions(&self.query, self.replica.position.as_deref());
             self.untaken = subscribe.len();
-            for message in std::iter::once(json!({ "type": "init" })).chain(subscribe) {
+            let init = json!({ "type": "init", "token": self.token });
+            for message in std::iter::once(init).chain(subscribe) {
                 // a gateway that goes again is noticed when the next message is waited for
                 self.socket.try_send(Message::text(message.to_string())).await;
             }
         })
+    }
+
+    fn show(&mut self, token: Option<&str>) {
+        self.token = token.map(str::to_owned);
     }
 }

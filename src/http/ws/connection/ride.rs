@@ -21,6 +21,8 @@ enum Turn {
     Written(String),
     /// A ping is due.
     Ping,
+    /// The token is soon over.
+    Remind,
     Over(End),
 }
 
@@ -38,6 +40,7 @@ impl Connection {
             Turn::PutDown => self.walks = true,
             Turn::Heard(heard) => self.hear(heard).await?,
             Turn::Written(answer) => text_frame(&answer, &mut self.answers),
+            Turn::Remind => self.remind(),
             Turn::Ping => control_frame(Control::Ping, b"", &mut self.answers),
             Turn::Over(end) => return Err(end),
         }
@@ -47,20 +50,25 @@ impl Connection {
     /// Waits for the end of a ride. The session is nobody's to touch meanwhile.
     async fn sit(&mut self, mut seat: Seat) -> (Option<Back>, Turn) {
         loop {
+            let due = self.due();
             let turn = tokio::select! {
                 back = seat.back() => return (back, Turn::PutDown),
-                () = self.stay.end.cancelled() => Turn::Over(self.stay.why().into()),
+                reason = self.stay.ends() => Turn::Over(reason.into()),
                 heard = self.incoming.next() => match heard.map_err(End::from).and_then(|h| self.note().map(|()| h)) {
                     Ok(Heard::Pong) => continue,
                     Ok(heard) => Turn::Heard(heard),
                     Err(end) => Turn::Over(end),
                 },
                 Some(answer) = self.writes.next(), if !self.writes.is_empty() => Turn::Written(answer),
-                () = sleep_until(self.pulse.due()) => match self.pulse.beat(Instant::now()) {
-                    Ok(true) => Turn::Ping,
-                    Ok(false) => continue,
-                    Err(reason) => Turn::Over(reason.into()),
-                },
+                () = sleep_until(due) => {
+                    let reminds = self.is_reminder_due();
+                    match if reminds { Ok(true) } else { self.pulse.beat(Instant::now()) } {
+                        Ok(true) if reminds => Turn::Remind,
+                        Ok(true) => Turn::Ping,
+                        Ok(false) => continue,
+                        Err(reason) => Turn::Over(reason.into()),
+                    }
+                }
             };
             return (seat.leave(), turn);
         }

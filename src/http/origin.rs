@@ -3,9 +3,12 @@
 //! Must not know: what a connection may do. Invariant: an origin is compared whole, character by character: no prefix, no
 //! suffix, no pattern.
 
-use super::super::Problem;
+use super::Problem;
 use actix_web::HttpRequest;
-use actix_web::http::header::{HOST, ORIGIN};
+use actix_web::http::header::{HOST, HeaderName, ORIGIN};
+
+/// What a browser says of how a request's page and its target relate; pages cannot set it.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Lets pass who sends no `Origin` (no browser), pages of the gateway's own address, and those allowed.
 ///
@@ -20,6 +23,25 @@ pub(super) fn check(request: &HttpRequest, allowed: &[String]) -> Result<(), Pro
         return Ok(());
     }
     let detail = "pages of this origin may not connect; whoever runs the gateway names it in `allowed_origins`";
+    Err(Problem::new(403, "origin-not-allowed", detail))
+}
+
+/// The same for what a browser adds to requests of every page, such as cookies: here it must say where the page is from.
+///
+/// # Errors
+/// 403 `origin-not-allowed`.
+pub(super) fn vouched(request: &HttpRequest, allowed: &[String]) -> Result<(), Problem> {
+    let headers = request.headers();
+    // a page's requests to its own address have no `Origin` when they only read
+    let own = || headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin");
+    if headers.contains_key(ORIGIN) {
+        return check(request, allowed);
+    }
+    if own() {
+        return Ok(());
+    }
+    let detail = "a token in a cookie is taken only of pages whose browser says where they are from: `Origin`, or `Sec-Fetch-Site: same-origin`. \
+        Programs send `Authorization: Bearer`";
     Err(Problem::new(403, "origin-not-allowed", detail))
 }
 

@@ -3,46 +3,7 @@
 -- Must not know: how changes are captured. Invariant: a source that cannot be served is a row with a reason here, never an error of the query.
 
 set role rowcast_owner;
-insert into rowcast.migration (id, name) values (7, 'sources_and_status');
-
--- The type under all domains. `type`: any type. Tables: pg_type.
-create function rowcast._base_type(type oid) returns oid
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $base$
-  with recursive t (oid, base) as (
-    select t.oid, t.typbasetype from pg_type as t where t.oid = _base_type.type
-    union all
-    select n.oid, n.typbasetype from t join pg_type as n on n.oid = t.base
-  )
-  select oid from t where base = 0
-$base$;
-comment on function rowcast._base_type(oid) is 'type under all domains';
-
--- How a collation orders and compares. `collation_oid`: of a column. Tables: pg_collation, pg_database.
--- Returns: none (not a text type), c (bytes), deterministic, nondeterministic.
--- The columns of pg_database differ between releases (datlocprovider since 15, datlocale since 17), hence the JSON.
-create function rowcast._collation(collation_oid oid) returns text
-language sql stable
-set search_path = pg_catalog, pg_temp
-as $collation$
-  select case
-    when collation_oid = 0 then 'none'
-    when collation_oid = 'pg_catalog."default"'::regcollation then (
-      select case
-        when coalesce(d ->> 'datlocprovider', 'c') = 'c' and d ->> 'datcollate' in ('C', 'POSIX') then 'c'
-        when d ->> 'datlocprovider' = 'b' then 'c'
-        else 'deterministic' end
-      from (select to_jsonb(b) as d from pg_database as b where b.datname = current_database()) as b)
-    else (
-      select case
-        when not c.collisdeterministic then 'nondeterministic'
-        when c.collprovider = 'b' or c.collprovider = 'c' and c.collcollate in ('C', 'POSIX') then 'c'
-        else 'deterministic' end
-      from pg_collation as c where c.oid = collation_oid)
-    end
-$collation$;
-comment on function rowcast._collation(oid) is 'how a collation compares: none, c, deterministic, nondeterministic';
+insert into rowcast.migration (id, name) values (9, 'sources_and_status');
 
 -- The tables whose triggers belong to a source: itself, and of a partitioned table every descendant.
 -- `target`: the source's table. Tables: pg_inherits.
@@ -106,13 +67,13 @@ comment on function rowcast._broken(int) is 'why a source cannot be served, with
 
 -- A digest of everything that changes what a source's rows mean or whether its changes are captured, and fires no trigger.
 -- `id`: the source. Tables: source and catalogs.
--- Without the settings that only say how often and how much: changing them must reset nobody.
+-- Without the settings that only say how often and how much, and without the rules: changing them must reset nobody else.
 -- Without relfilenode: VACUUM FULL and CLUSTER change it and nothing else.
 create function rowcast._fingerprint(id int) returns text
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $fingerprint$
-  select md5(concat_ws('|', s.id, s.key, coalesce(s.columns::text, '*'), s.public, s.key_deferrable, c.relname, n.nspname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relowner,
+  select md5(concat_ws('|', s.id, s.key, coalesce(s.columns::text, '*'), s.key_deferrable, c.relname, n.nspname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relispartition, c.relowner,
     (select string_agg(concat_ws(',', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attcollation, a.attgenerated), ';' order by a.attnum)
      from pg_attribute as a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
     (select string_agg(concat_ws(',', e.enumtypid, e.enumsortorder, e.enumlabel), ';' order by e.enumtypid, e.enumsortorder)
@@ -130,10 +91,10 @@ comment on function rowcast._fingerprint(int) is 'digest of everything that chan
 
 -- The watched tables, one row each; a table that was dropped is not among them.
 -- Returns, beside the settings: key_sql and row_sql for the alias t; columns as [{"name","type_oid","type_sql","is_enum","collation"}], types
--- without domains; broken, fingerprint; writable, version_required: whether and how it is written without a token. Tables: source and catalogs.
+-- without domains; broken, fingerprint; rules as [{"role","filter","columns","write","version_required"}], by role. Tables: source, rule, catalogs.
 create function rowcast.sources() returns table (relid oid, schema text, name text, key text[], key_sql text, row_sql text, ttl_ms bigint,
   stale_ms bigint, snapshot_ms bigint, bulk_limit int, public boolean, columns json, broken text, fingerprint text,
-  writable boolean, version_required boolean)
+  rules json)
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $sources$
@@ -145,17 +106,18 @@ as $sources$
         'is_enum', b.typtype = 'e', 'collation', rowcast._collation(a.attcollation)) order by a.attnum), '[]')
      from pg_attribute as a join pg_type as b on b.oid = rowcast._base_type(a.atttypid)
      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated <> 'v' and (s.columns is null or a.attname = any (s.columns))),
-    rowcast._broken(s.id), rowcast._fingerprint(s.id), s.writable and s.public, s.version_required
+    rowcast._broken(s.id), rowcast._fingerprint(s.id),
+    (select coalesce(json_agg(r order by r.role), '[]') from rowcast.rules(c.oid) as r)
   from rowcast.source as s join pg_class as c on c.oid = s.relid join pg_namespace as n on n.oid = c.relnamespace
   order by c.oid
 $sources$;
 comment on function rowcast.sources() is 'the watched tables with everything a gateway must know of them';
 
 -- The state of every watched table, for people.
--- Returns: one row a table; writes says who may write it through the gateway, null: nobody; warnings is empty when all is well.
--- Tables: source, tick, log_0..2 and catalogs.
+-- Returns: one row a table; rules says who is shown what, null: nobody anything; writes who may write it through the gateway, null: nobody; warnings
+-- is empty when all is well. Tables: source, rule, tick, log_0..2 and catalogs.
 create function rowcast.status() returns table (source text, triggers boolean, tick bigint, tick_age interval, log_rows bigint, log_bytes bigint,
-  oldest_tick bigint, oldest_tick_age interval, writes text, warnings text[])
+  oldest_tick bigint, oldest_tick_age interval, rules text, writes text, warnings text[])
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
 as $status$
@@ -171,7 +133,11 @@ as $status$
   select coalesce(c.oid::regclass::text, s.relid::oid::text), c.oid is not null and rowcast._missing(s.id, c.oid, false) is null
       and rowcast._missing(s.id, c.oid, true) is null,
     ticks.id, ticks.age, log.rows, log.bytes, ticks.oldest, ticks.oldest_age,
-    case when s.writable then 'anon' || case when s.version_required then '' else ', also without a version' end end,
+    (select string_agg(concat(r.role, ': ', coalesce(r.filter, 'all rows'), case when r.columns is not null then '; only ' || array_to_string(r.columns, ', ') end,
+        case when d.ignore_row_security then '; row level security ignored' end), E'\n' order by r.role)
+     from rowcast.rules(c.oid) as r left join rowcast.rule as d on d.relid = s.relid and d.role = r.role),
+    (select string_agg(r.role || case when r.version_required then '' else ', also without a version' end, '; ' order by r.role)
+     from rowcast.rules(c.oid) as r where r.write),
     array_remove(array[
       case when c.oid is null then format('the table was dropped; select rowcast.unwatch(%s)', s.relid::oid) end,
       rowcast._broken(s.id),
@@ -185,16 +151,18 @@ as $status$
       case when exists (select from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid where t.tgrelid = c.oid and t.tgname > 'zzz_rowcast_version'
           and t.tgtype & 3 = 3 and not t.tgisinternal and f.pronamespace <> 'rowcast'::regnamespace)
         then 'a BEFORE ROW trigger fires after `zzz_rowcast_version`; it must not touch row_version' end,
-      case when s.writable and not s.public then 'writing is allowed without a token, but the table is not public' end,
-      case when s.writable and c.oid is not null and rowcast._write_rights(c.oid) is not null
+      (select string_agg(rowcast._rule_fault(c.oid, r.role, r.filter, r.columns), '; ' order by r.role) from rowcast.rule as r where r.relid = s.relid and c.oid is not null),
+      (select format('row level security was enabled: the rules of %s do not count; call rowcast.allow again', string_agg(format('`%s`', r.role), ', ' order by r.role))
+       from rowcast.rule as r where r.relid = s.relid and c.relrowsecurity and not r.ignore_row_security having count(*) > 0),
+      case when exists (select from rowcast.rule as r where r.relid = s.relid and r.write) and c.oid is not null and rowcast._write_rights(c.oid) is not null
         then 'the gateway lacks rights to write: ' || rowcast._write_rights(c.oid) || '; call rowcast.allow again' end
     ], null)
   from rowcast.source as s left join pg_class as c on c.oid = s.relid left join ticks on true cross join log
   order by 1
 $status$;
-comment on function rowcast.status() is 'one row a watched table: triggers in place, ticks, log, who writes, warnings';
+comment on function rowcast.status() is 'one row a watched table: triggers in place, ticks, log, rules, warnings';
 
-grant execute on function rowcast.sources(), rowcast.status(), rowcast._base_type(oid), rowcast._collation(oid), rowcast._members(oid),
+grant execute on function rowcast.sources(), rowcast.status(), rowcast._members(oid),
   rowcast._missing(int, oid, boolean), rowcast._broken(int), rowcast._fingerprint(int) to rowcast_gateway, rowcast_admin;
 
 reset role;

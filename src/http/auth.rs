@@ -1,0 +1,92 @@
+//! From what a request shows to in whose name it is served; and `POST /v1/tickets`.
+//!
+//! Must not know: what a role may do. Invariants: every fault of a token is answered in the same words; whoever shows nothing costs
+//! nothing.
+
+use super::credentials::{token, twice};
+use super::{App, Problem, stream, target};
+use crate::auth::{Caller, Rejected};
+use crate::session::Access;
+use actix_web::{HttpRequest, HttpResponse, web};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// In whose name something is done: borrowed for those who show nothing.
+pub(super) type Whose = Cow<'static, Access>;
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Problem {
+        // the reason is for whoever runs the gateway
+        tracing::debug!(why = %rejected, "a token was refused");
+        match rejected {
+            Rejected::Token(_) => Problem::bad_token(),
+            Rejected::NoKeys => Problem::unavailable(
+                "not-ready",
+                "tokens cannot be checked yet: the keys of `jwks_url` could not be fetched so far",
+            ),
+        }
+    }
+}
+
+/// In whose name the request is served.
+///
+/// # Errors
+/// 401 for a token that is not accepted; see also [`token`].
+pub(super) async fn access(request: &HttpRequest, app: &App) -> Result<Whose, Problem> {
+    match token(request, &app.ws.allowed_origins)? {
+        None => Ok(Cow::Borrowed(Access::anonymous())),
+        // apart: most requests show none, and need not have the room
+        Some(token) => Ok(whose(Box::pin(app.verifier.verify(token)).await?)),
+    }
+}
+
+/// The same where a ticket may be shown instead.
+///
+/// # Errors
+/// 401 for a ticket that is not good, or was shown before.
+pub(super) async fn access_with(request: &HttpRequest, app: &App, ticket: Option<&str>) -> Result<Whose, Problem> {
+    let Some(ticket) = ticket else { return access(request, app).await };
+    if token(request, &app.ws.allowed_origins)?.is_some() {
+        return Err(twice());
+    }
+    let taken = Box::pin(app.tickets.take(ticket)).await.map_err(|error| {
+        tracing::warn!(%error, "a ticket could not be looked up");
+        Problem::unavailable("unavailable", "the ticket could not be looked up, get another")
+    })?;
+    let caller = taken.filter(|caller| !caller.is_over(app.verifier.clock())).ok_or_else(Problem::bad_token)?;
+    Ok(whose(Arc::new(caller)))
+}
+
+fn whose(caller: Arc<Caller>) -> Whose {
+    Cow::Owned(Access::Caller(caller))
+}
+
+/// Who that is.
+pub(super) fn caller(access: &Access) -> &Arc<Caller> {
+    match access {
+        Access::Caller(caller) => caller,
+        // no request is the operator's
+        Access::Operator => Caller::anonymous(),
+    }
+}
+
+/// `POST /v1/tickets`: a ticket for whoever shows a token in `Authorization`.
+///
+/// # Errors
+/// 401 without a token, or with one that is not accepted.
+pub(super) async fn ticket(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
+    stream::accepts(&request, "application/json")?;
+    target::no_query(&request)?;
+    if !request.headers().contains_key(actix_web::http::header::AUTHORIZATION) {
+        return Err(Problem::no_token());
+    }
+    let access = access(&request, &app).await?;
+    let given = app.tickets.give(caller(&access)).await.map_err(|error| {
+        tracing::warn!(%error, "a ticket could not be kept");
+        Problem::unavailable("unavailable", "the ticket could not be kept, ask again")
+    })?;
+    // a token in its last second
+    let (ticket, life) = given.ok_or_else(Problem::bad_token)?;
+    let body = serde_json::json!({ "ticket": ticket, "expires_in": life.as_secs() });
+    Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(body))
+}

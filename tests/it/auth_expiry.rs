@@ -1,0 +1,290 @@
+//! F37, F38: authority ends with the token, in the middle of whatever is going on.
+
+use crate::support::keys::{SECRET, now, shared, token};
+use crate::support::raw_socket::{RawSocket, request, text};
+use crate::support::socket::{Ended, Socket};
+use crate::support::{Client, PATIENCE, Sse, TestGateway, World, eventually, with_secret};
+use futures_util::StreamExt;
+use jsonwebtoken::Algorithm::HS256;
+use rowcast::auth::Clock;
+use rowcast::wire::CloseReason;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// No byte of data may come later than this after `exp`. The contract has 30 s; what is on its way has a second or two.
+const AFTER: Duration = Duration::from_secs(10);
+
+async fn small() -> (World, TestGateway) {
+    let world = World::new().await;
+    world
+        .run("create table t (id int primary key, n int); insert into t select i, 0 from generate_series(1, 5) i; select rowcast.watch('t', public => true)")
+        .await;
+    let gateway = world.gateway_with(with_secret).await;
+    (world, gateway)
+}
+
+/// A token and the moment it is over.
+fn until(seconds: i64) -> (String, i64) {
+    let exp = now() + seconds;
+    (shared(SECRET.as_bytes(), HS256, &json!({ "sub": "ann", "role": "player", "exp": exp })), exp)
+}
+
+/// Writes until it is dropped.
+fn writer(world: &World) -> tokio::task::JoinHandle<()> {
+    let url = world.url.clone();
+    tokio::spawn(async move {
+        let sql = crate::support::world::connect(&url).await;
+        loop {
+            sql.batch_execute("update t set n = n + 1").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn streams_end_in_the_middle_of_news() {
+    let (world, gateway) = small().await;
+    let writing = writer(&world);
+    // the first rides, the second has two subscriptions and does not
+    for query in ["table=t", "sub=a~t%3Fid%3Deq.1&sub=b~t%3Fid%3Deq.2"] {
+        let (token, exp) = until(3);
+        let mut sse = Sse::open_as(gateway.address, query, Some(&token)).await;
+        let mut changes = 0;
+        while sse.events.iter().all(|event| event.event != "bye") {
+            let event = tokio::time::timeout(PATIENCE, sse.event()).await.unwrap().unwrap();
+            changes += usize::from(event.event.is_empty());
+            let late = now() - exp;
+            assert!(late <= AFTER.as_secs() as i64, "{late} s late: {event:?}");
+        }
+        let bye: Value = serde_json::from_str(&sse.events.last().unwrap().data).unwrap();
+        assert_eq!(bye["reason"], "token-expired");
+        assert!(now() >= exp, "not before");
+        assert!(changes > 20, "it was in the middle: {changes}");
+        assert_eq!(sse.event().await, Err("end".to_owned()), "nothing after it");
+        // whoever comes back with another token goes on
+        let position = sse.events.iter().rev().find_map(|event| event.id.clone()).unwrap();
+        let query = format!("{query}&since={position}");
+        let (token, _) = until(60);
+        let mut again = Sse::open_as(gateway.address, &query, Some(&token)).await;
+        let first = again.event().await.unwrap();
+        assert!(first.event != "reset", "{first:?}");
+    }
+    assert_eq!(gateway.gateway().closes().of(CloseReason::TokenExpired), 2);
+    writing.abort();
+    eventually("nobody is left on the hub", || async { gateway.gateway().core().hub.size().1 == 0 }).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_socket_is_reminded_lives_longer_by_another_token_and_ends() {
+    let (world, gateway) = small().await;
+    let writing = writer(&world);
+    let (token, exp) = until(5);
+    let mut socket = Socket::ready_as(gateway.address, Some(&token)).await;
+    assert!(socket.seen[0]["token_expires_in"].as_u64().is_some_and(|s| s <= 5), "{:?}", socket.seen[0]);
+    socket.send(json!({ "type": "subscribe", "sub": "1", "table": "t" })).await;
+    let reauth = socket.until("reauth").await;
+    // at four fifths
+    assert!(reauth["expires_in"].as_u64().is_some_and(|s| s <= 2) && now() >= exp - 2, "{reauth}");
+    let (second, later) = until(6);
+    socket.send(json!({ "type": "auth", "token": second })).await;
+    socket.until("auth").await;
+    while now() <= exp {
+        socket.until("changes").await;
+    }
+    // past the first one's end
+    socket.until("changes").await;
+    socket.until("reauth").await;
+    socket.seen.clear();
+    let ended = socket.end().await;
+    assert_eq!(ended, Ended::Closed(4001, "token-expired".to_owned()));
+    assert!(now() >= later && now() <= later + AFTER.as_secs() as i64);
+    let bye = socket.seen.last().unwrap();
+    assert_eq!((&bye["type"], &bye["reason"]), (&json!("bye"), &json!("token-expired")));
+    writing.abort();
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_poll_answers_what_it_has() {
+    let (_world, gateway) = small().await;
+    let position = gateway.readyz().await["position"].as_str().unwrap().to_owned();
+    let (token, exp) = until(3);
+    let poll = |token: String| {
+        let url = gateway.url(&format!("/v1/changes?table=t&since={position}&wait=50"));
+        reqwest::Client::new().get(url).bearer_auth(token).send()
+    };
+    let answer = poll(token.clone()).await.unwrap();
+    assert_eq!(answer.status(), 204);
+    assert!(answer.headers().contains_key("rowcast-position"));
+    assert!((exp..=exp + AFTER.as_secs() as i64).contains(&now()));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn between_the_handshake_and_the_first_message() {
+    let (_world, gateway) = small().await;
+    let (token, exp) = until(2);
+    let bearer = format!("Bearer {token}");
+    let (mut silent, _) = Socket::connect(gateway.address, &[("authorization", bearer.as_str())]).await.unwrap();
+    assert_eq!(silent.closed().await, 4001);
+    assert!(now() >= exp);
+    // one whose token is over when `init` brings it; clocks may differ by half a minute
+    let (mut late, _) = Socket::connect(gateway.address, &[]).await.unwrap();
+    late.send(json!({ "type": "init", "token": self::token(-31) })).await;
+    assert_eq!(late.closed().await, 4401);
+    assert_eq!(late.seen, Vec::<Value>::new());
+    gateway.stop().await;
+}
+
+/// 60 MB: more than sockets hold.
+const LARGE: &str = "create table t (id int primary key, n int, v text);
+    insert into t select i, 0, repeat('x', 20000) from generate_series(1, 3000) i;
+    select rowcast.watch('t', public => true)";
+
+/// Whole events of what was read, and whether something was cut at the end.
+fn events(bytes: &[u8]) -> (Vec<&str>, bool) {
+    let text = std::str::from_utf8(bytes).unwrap_or_else(|e| std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap());
+    let whole = text.ends_with("\n\n");
+    let mut events: Vec<&str> = text.split("\n\n").filter(|event| !event.is_empty()).collect();
+    if !whole {
+        events.pop();
+    }
+    (events, !whole)
+}
+
+/// Takes a little, waits until the token is over, and then takes all that comes.
+async fn late_reader(gateway: &TestGateway, query: &str) -> Vec<u8> {
+    let (token, exp) = until(8);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = gateway.url(&format!("/v1/stream?table=t{query}"));
+    let mut body = http.get(url).bearer_auth(token).send().await.unwrap().bytes_stream();
+    let mut read = Vec::new();
+    while !read.windows(7).any(|w| w == b"\ndata: ") {
+        read.extend_from_slice(&body.next().await.expect("data before the end").unwrap());
+    }
+    while now() < exp {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(chunk) = tokio::time::timeout_at(deadline.into(), body.next()).await.expect("an end") {
+        let Ok(chunk) = chunk else { break };
+        read.extend_from_slice(&chunk);
+    }
+    read
+}
+
+fn ends_early(read: &[u8], all: usize) {
+    assert!(read.len() < all, "{} of {all} bytes", read.len());
+    let (events, cut) = events(read);
+    for event in &events {
+        let data = event.lines().find_map(|line| line.strip_prefix("data: "));
+        let data: Value = data.map(|data| serde_json::from_str(data).unwrap()).unwrap_or_default();
+        // only whole ones, and none says that all was told
+        assert!(data["type"] != "snapshot" || data["more"] == true, "the whole snapshot came");
+    }
+    let last = events.last().unwrap();
+    // a client that does not take the frame at hand within a second is cut off
+    assert!(cut || (last.contains("event: bye") && last.contains("token-expired")), "{}", &last[..last.len().min(200)]);
+}
+
+#[tokio::test]
+async fn a_stream_ends_in_the_middle_of_its_snapshot() {
+    let world = World::new().await;
+    world.run(LARGE).await;
+    let gateway = world.gateway_with(with_secret).await;
+    ends_early(&late_reader(&gateway, "").await, 60_000_000);
+    eventually("it is counted", || async { gateway.gateway().closes().of(CloseReason::TokenExpired) == 1 }).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_in_the_middle_of_what_it_missed() {
+    let world = World::new().await;
+    world.run(LARGE).await;
+    let gateway = world.gateway_with(|s| {
+        with_secret(s);
+        // what was missed is read from the log, not from memory
+        s.ring_bytes = 64 * 1024;
+        s.batch_bytes = 512 << 20;
+    });
+    let gateway = gateway.await;
+    let position = gateway.readyz().await["position"].as_str().unwrap().to_owned();
+    let sql = world.sql().await;
+    for part in 0..10 {
+        sql.batch_execute(&format!("update t set n = n + 1 where id % 10 = {part}")).await.unwrap();
+    }
+    let head = || async { gateway.readyz().await["position"].as_str().unwrap().to_owned() };
+    eventually("the changes were read", || async { head().await != position }).await;
+    let read = late_reader(&gateway, &format!("&since={position}")).await;
+    let (events, _) = events(&read);
+    assert!(events.iter().any(|event| event.contains("\"type\":\"changes\"")), "it was a replay");
+    ends_early(&read, 60_000_000);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_socket_ends_in_the_middle_of_its_snapshot() {
+    let world = World::new().await;
+    world.run(LARGE).await;
+    let gateway = world.gateway_with(with_secret).await;
+    let (token, exp) = until(8);
+    let (mut socket, _) = RawSocket::connect(gateway.address, &request("")).await;
+    socket.send(&text(&json!({ "type": "init", "token": token }).to_string())).await;
+    socket.send(&text("{\"type\":\"subscribe\",\"sub\":\"1\",\"table\":\"t\"}")).await;
+    while socket.frame().await.is_some_and(|frame| !frame.payload.starts_with(b"{\"type\":\"snapshot\"")) {}
+    while now() < exp {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut last = None;
+    while let Some(frame) = socket.frame().await {
+        if frame.payload.starts_with(b"{\"type\":\"snapshot\"") {
+            let part: Value = serde_json::from_slice(&frame.payload).unwrap();
+            assert_eq!(part["more"], true, "the whole snapshot came");
+        }
+        last = Some(frame);
+    }
+    // unless it was cut off, with nothing of the frame at hand
+    if let Some(close) = last.filter(|frame| frame.opcode == 8) {
+        assert_eq!(close.code(), 4001);
+    }
+    eventually("it is counted", || async { gateway.gateway().closes().of(CloseReason::TokenExpired) == 1 }).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_jumps_ends_tokens_and_nothing_else() {
+    let world = World::new().await;
+    world
+        .run("create table t (id int primary key, n int); insert into t values (1, 0); select rowcast.watch('t', public => true)")
+        .await;
+    let clock = Clock::default();
+    let gateway = world
+        .gateway_with(|s| {
+            with_secret(s);
+            s.auth.clock = clock.clone();
+        })
+        .await;
+    let (token, _) = until(3600);
+    let mut known = Sse::open_as(gateway.address, "table=t", Some(&token)).await;
+    let mut socket = Socket::ready_as(gateway.address, Some(&token)).await;
+    let mut nobody = Sse::open(gateway.address, "table=t").await;
+    // back: nobody's time is over, and nobody's becomes longer
+    clock.jump(-1_800_000);
+    world.run("update t set n = 1").await;
+    for sse in [&mut known, &mut nobody] {
+        let client: &mut dyn Client = sse;
+        client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 1)).await;
+    }
+    // forth, past the end
+    clock.jump(1_800_000 + 3_700_000);
+    while known.event().await.is_ok() {}
+    assert!(known.events.last().unwrap().data.contains("token-expired"));
+    assert_eq!(socket.closed().await, 4001);
+    let answer = reqwest::Client::new().get(gateway.url("/v1/tables/t")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), 401);
+    world.run("update t set n = 2").await;
+    let client: &mut dyn Client = &mut nobody;
+    client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 2)).await;
+    gateway.stop().await;
+}
