@@ -354,11 +354,10 @@ impl Subscription {
         self.shape.spec.mark
     }
 
-    /// Was the position it was to continue from unknown, or that of somebody who was shown something else?
+    /// Was the position it was to continue from unknown?
     #[must_use]
     pub fn is_expired(&self) -> bool {
-        let expired = [ResetReason::Expired, ResetReason::Permission].map(PieceKind::Reset);
-        self.backlog.as_ref().is_some_and(|piece| expired.contains(&piece.kind))
+        self.backlog.as_ref().is_some_and(|piece| piece.kind == PieceKind::Reset(ResetReason::Expired))
     }
 
     /// Why the subscription must be made anew, if it must.

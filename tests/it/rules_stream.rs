@@ -144,7 +144,6 @@ async fn a_rule_that_changes_resets_its_subscriptions_and_no_others() {
         let began = Instant::now();
         for l in &mut members {
             if !writes {
-                // a poll that was not waiting when it happened is told to begin anew
                 l.until("a reset", |r| r.resets.len() > resets && r.rows("1").len() == rows).await;
             }
             let mut names: Vec<_> = l.replica().rows("1")[0].as_object().unwrap().keys().cloned().collect();
