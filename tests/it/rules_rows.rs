@@ -270,3 +270,35 @@ async fn a_gateway_that_has_not_heard_of_it_writes_nothing_by_the_old_rule() {
     assert_eq!(w.text("select body from notes where id = 1").await, "note-a");
     w.gateway.stop().await;
 }
+
+/// Two rows may share such a key for a while, and only one of them is the caller's.
+#[tokio::test]
+async fn a_row_that_shares_a_key_for_a_while_is_not_reached() {
+    let w = Writing::with(
+        "create table slots (id int primary key deferrable initially deferred, tenant text not null, body text);
+         insert into slots values (7, 'b', 'canary-b');
+         select rowcast.watch('slots');
+         select rowcast.allow('slots', 'member', filter => 'tenant=eq.{tenant}', write => true, version_required => false)",
+        |_, settings| with_secret(settings),
+    )
+    .await;
+    let a = member("a");
+    let insert = json!({ "op": "insert", "table": "slots", "row": { "id": 7, "tenant": "a" } });
+    for second in [
+        json!({ "op": "delete", "table": "slots", "key": "7" }),
+        json!({ "op": "update", "table": "slots", "key": "7", "row": { "body": "mine" } }),
+        json!({ "op": "update", "table": "slots", "key": "7", "row": { "body": "mine", "tenant": "a" } }),
+    ] {
+        let body = json!({ "ops": [insert, second] }).to_string();
+        let answer = ask(&w, &a, "POST", "/v1/batch", &[], &body).await;
+        answer.refused(409, "conflict");
+        assert!(!answer.body.contains("canary-b"), "{}", answer.body);
+        assert_eq!(w.text("select string_agg(concat(id, tenant, body), ' ') from slots").await, "7bcanary-b");
+    }
+    // its own: in and out again
+    let own = json!({ "op": "insert", "table": "slots", "row": { "id": 8, "tenant": "a" } });
+    let gone = json!({ "op": "delete", "table": "slots", "key": "8" });
+    ask(&w, &a, "POST", "/v1/batch", &[], &json!({ "ops": [own, gone] }).to_string()).await.ok(200);
+    assert_eq!(w.text("select count(*) from slots").await, "1");
+    w.gateway.stop().await;
+}

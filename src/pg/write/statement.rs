@@ -56,9 +56,9 @@ pub(super) enum Look {
     Delete,
 }
 
-/// The row of a key.
-pub(super) fn look(table: &Table, key: &Filter, look: Look) -> Statement {
-    let sql = key.to_sql("t", 1);
+/// The row of a key, if the caller is shown it: `shown` is both.
+pub(super) fn look(table: &Table, shown: &Filter, look: Look) -> Statement {
+    let sql = shown.to_sql("t", 1);
     let lock = match look {
         Look::Only => "",
         Look::Update => " for no key update of t",
@@ -93,8 +93,8 @@ pub(super) fn insert(table: &Table, columns: &[&str], json: String) -> Statement
     Statement { text, params: vec![json] }
 }
 
-/// Changes a row.
-pub(super) fn update(table: &Table, key: &Filter, columns: &[(&str, Source)], json: String) -> Statement {
+/// Changes a row that the caller is shown. The rule again and not the key alone: two rows may share a deferrable key for a while.
+pub(super) fn update(table: &Table, shown: &Filter, columns: &[(&str, Source)], json: String) -> Statement {
     let set = |(column, source): &(&str, Source)| {
         let column = quoted(column);
         match source {
@@ -110,7 +110,7 @@ pub(super) fn update(table: &Table, key: &Filter, columns: &[(&str, Source)], js
     } else {
         (format!(" from {}", record(table, &given, "r")), Some(json))
     };
-    let sql = key.to_sql("t", if json.is_some() { 2 } else { 1 });
+    let sql = shown.to_sql("t", if json.is_some() { 2 } else { 1 });
     let text = format!(
         "update {} as t set {sets}{from} where {} returning {}, {XID}",
         qualified(table),
@@ -120,9 +120,9 @@ pub(super) fn update(table: &Table, key: &Filter, columns: &[(&str, Source)], js
     Statement { text, params: json.into_iter().chain(sql.params).collect() }
 }
 
-/// Removes a row.
-pub(super) fn delete(table: &Table, key: &Filter) -> Statement {
-    let sql = key.to_sql("t", 1);
+/// Removes a row that the caller is shown: see [`update`].
+pub(super) fn delete(table: &Table, shown: &Filter) -> Statement {
+    let sql = shown.to_sql("t", 1);
     let text =
         format!("delete from {} as t where {} returning {}, {XID}", qualified(table), sql.text, returning(table));
     Statement { text, params: sql.params }
