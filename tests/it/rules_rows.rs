@@ -286,8 +286,8 @@ async fn a_row_that_shares_a_key_for_a_while_is_not_reached() {
     let insert = json!({ "op": "insert", "table": "slots", "row": { "id": 7, "tenant": "a" } });
     for second in [
         json!({ "op": "delete", "table": "slots", "key": "7" }),
-        json!({ "op": "update", "table": "slots", "key": "7", "row": { "body": "mine" } }),
-        json!({ "op": "update", "table": "slots", "key": "7", "row": { "body": "mine", "tenant": "a" } }),
+        json!({ "op": "update", "table": "slots", "key": "7", "set": { "body": "mine" } }),
+        json!({ "op": "update", "table": "slots", "key": "7", "set": { "body": "mine", "tenant": "a" } }),
     ] {
         let body = json!({ "ops": [insert, second] }).to_string();
         let answer = ask(&w, &a, "POST", "/v1/batch", &[], &body).await;
