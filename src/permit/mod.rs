@@ -112,6 +112,12 @@ impl Permit {
     pub fn mark(&self, table: &Table) -> Mark {
         grant::mark(table, &self.filter, self.columns.as_deref())
     }
+
+    /// What tells these rows, whichever of their columns, from others: for what is kept, where no two are to be taken for one.
+    #[must_use]
+    pub fn rows_digest(&self, table: &Table) -> u64 {
+        grant::digest(table, &self.filter, None)
+    }
 }
 
 /// The columns of a rule: with the key and the version, without which no row can be told from another.

@@ -252,6 +252,63 @@ async fn a_kept_answer_tells_no_more_than_the_rule_of_now() {
     w.gateway.stop().await;
 }
 
+/// What was kept while all rows were shown is not told when some are not.
+#[tokio::test]
+async fn an_answer_kept_before_a_rule_was_narrowed_has_no_row() {
+    let w = scene().await;
+    let allow = async |filter: Option<&str>| {
+        let of = filter.map_or_else(String::new, |filter| format!("filter => '{filter}', "));
+        w.world.run(&format!("select rowcast.allow('open', 'member', {of}write => true)")).await;
+        eventually("the gateway knows", || async {
+            let tables = w.gateway.gateway().core().hub.tables();
+            let rules = &tables.by_name("open").unwrap().rules;
+            rules.iter().any(|rule| rule.role == "member" && rule.filter.as_deref() == filter)
+        })
+        .await;
+    };
+    allow(None).await;
+    let a = member("a");
+    let again =
+        async || ask(&w, &a, "POST", "/v1/tables/open", &[("idempotency-key", "k")], r#"{"id":20,"n":5}"#).await;
+    let first = again().await;
+    first.ok(201);
+    assert_eq!((again().await.body, again().await.header("etag")), (first.body.clone(), first.header("etag")));
+    allow(Some("id=lt.10")).await;
+    let narrowed = again().await;
+    assert_eq!((narrowed.status, narrowed.header("idempotency-replayed")), (201, Some("true")), "{}", narrowed.body);
+    assert!(narrowed.header("etag").is_none() && narrowed.header("location").is_none() && narrowed.body.is_empty());
+    assert_eq!(w.text("select count(*) from open where id = 20").await, "1");
+    w.gateway.stop().await;
+}
+
+/// Who has no `sub` is told from others by what the claims make of the rules.
+#[tokio::test]
+async fn an_idempotency_key_of_another_tenant_is_another_key() {
+    let w = scene().await;
+    let of = |tenant: &str| token(json!({ "role": "member", "tenant": tenant }));
+    w.world.run("select rowcast.allow('notes', 'member', filter => 'tenant=eq.{tenant}', write => true, version_required => false)").await;
+    eventually("the gateway knows", || async {
+        let tables = w.gateway.gateway().core().hub.tables();
+        tables.by_name("notes").unwrap().rules.iter().any(|rule| rule.role == "member" && !rule.version_required)
+    })
+    .await;
+    let (a, b) = (of("a"), of("b"));
+    let headers = [("idempotency-key", "k"), ("if-match", "*")];
+    let patch = async |token: &str| ask(&w, token, "PATCH", "/v1/tables/notes/2", &headers, r#"{"body":"once"}"#).await;
+    let key = [("idempotency-key", "k")];
+    let batch =
+        json!({ "ops": [{ "op": "insert", "table": "notes", "row": { "id": 40, "tenant": "a" } }] }).to_string();
+    ask(&w, &a, "POST", "/v1/batch", &key, &batch).await.ok(200);
+    assert_eq!(ask(&w, &a, "POST", "/v1/batch", &key, &batch).await.header("idempotency-replayed"), Some("true"));
+    // neither repeated nor a reuse
+    let other = patch(&b).await;
+    assert_eq!((other.status, other.header("idempotency-replayed")), (200, None), "{}", other.body);
+    assert_eq!(patch(&b).await.header("idempotency-replayed"), Some("true"));
+    patch(&a).await.refused(422, "idempotency-key-reused");
+    assert_eq!(w.text("select body from notes where id = 2").await, "once");
+    w.gateway.stop().await;
+}
+
 #[tokio::test]
 async fn a_gateway_that_has_not_heard_of_it_writes_nothing_by_the_old_rule() {
     let w = scene().await;

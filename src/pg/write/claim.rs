@@ -17,7 +17,8 @@ const LOCK: &str =
 
 /// A statement after the lock, hence with a snapshot after it: whoever held the lock before is seen.
 const FIND: &str = "select i.request = $3 as same, i.xid::pg_catalog.text as xid, i.status, i.headers::pg_catalog.text as headers, i.body, \
-     i.published <@ $4 as readable from rowcast.idempotency as i where i.subject = $1 and i.key = $2";
+     i.published <@ $4 as readable, not exists (select from pg_catalog.unnest(i.published) as p(said) \
+       where p.said ~ '^[0-9]+:' and p.said <> all ($4)) as rows_hold from rowcast.idempotency as i where i.subject = $1 and i.key = $2";
 
 const KEEP: &str = "insert into rowcast.idempotency (subject, key, request, status, headers, body, published) \
      values ($1, $2, $3, $4, $5::pg_catalog.text::pg_catalog.json, $6, $7)";
@@ -28,15 +29,16 @@ fn published(tables: &[(&Table, &Permit)]) -> Vec<String> {
     let columns = |(table, permit): &(&Table, &Permit)| {
         let relid = table.relid;
         let shown = permit.seen(table).columns().map(|(_, column)| format!("{relid}.{}", column.name));
-        let rows = (!permit.filter.is_everything()).then(|| format!("{relid}:{:06x}", permit.mark(table).bits()));
-        shown.chain(rows).collect::<Vec<_>>()
+        // of all rows too: when it was kept under such a rule, the rule of now may be a narrower one
+        let rows = format!("{relid}:{:016x}", permit.rows_digest(table));
+        shown.chain(std::iter::once(rows)).collect::<Vec<_>>()
     };
     tables.iter().flat_map(columns).collect()
 }
 
 /// Takes the key. The answer and the transaction of an earlier request, if there was one.
 ///
-/// When a column is not published any more that was when it was kept, the answer is one without a row.
+/// When a column is not shown any more that was when it was kept, or the rule selects other rows, the answer is one without a row.
 pub(super) async fn take(
     client: &Client,
     claim: &Claim,
@@ -68,7 +70,9 @@ pub(super) async fn take(
         body: row.try_get("body")?,
     };
     if !row.try_get::<_, bool>("readable")? {
-        answer.headers.retain(|(name, _)| name == "ETag");
+        // of other rows not the version either
+        let rows_hold: bool = row.try_get("rows_hold")?;
+        answer.headers.retain(|(name, _)| rows_hold && name == "ETag");
         if answer.body.take().is_some() && answer.status == 200 {
             answer.status = 204;
         }
