@@ -9,6 +9,7 @@ use crate::permit::Permit;
 use crate::pg::PgError;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Nobody else carries this key out while the transaction runs. Not waited for: the other one may take long, and the
 /// client is better told. A collision of hashes is told as `in-progress` too, and passes.
@@ -36,6 +37,16 @@ fn published(tables: &[(&Table, &Permit)]) -> Vec<String> {
     tables.iter().flat_map(columns).collect()
 }
 
+/// Whose key it is. Where several are one subject, each who is shown other rows is another: what one did is not repeated to the next.
+fn owner(claim: &Claim, tables: &[(&Table, &Permit)]) -> String {
+    if !claim.several {
+        return claim.subject.clone();
+    }
+    let mut hash = Xxh3::new();
+    tables.iter().for_each(|(table, permit)| hash.update(&permit.rows_digest(table).to_le_bytes()));
+    format!("{}\n{:016x}", claim.subject, hash.digest())
+}
+
 /// Takes the key. The answer and the transaction of an earlier request, if there was one.
 ///
 /// When a column is not shown any more that was when it was kept, or the rule selects other rows, the answer is one without a row.
@@ -44,17 +55,14 @@ pub(super) async fn take(
     claim: &Claim,
     tables: &[(&Table, &Permit)],
 ) -> Result<Option<(Answer, u64)>, Fault> {
-    let rows = client.query_typed(LOCK, &[(&claim.subject, Type::TEXT), (&claim.key, Type::TEXT)]).await?;
+    let owner = owner(claim, tables);
+    let rows = client.query_typed(LOCK, &[(&owner, Type::TEXT), (&claim.key, Type::TEXT)]).await?;
     if !rows.first().is_some_and(|row| row.get(0)) {
         return Err(Fault::InProgress);
     }
     let published = published(tables);
-    let params: [(&(dyn ToSql + Sync), Type); 4] = [
-        (&claim.subject, Type::TEXT),
-        (&claim.key, Type::TEXT),
-        (&claim.request, Type::BYTEA),
-        (&published, Type::TEXT_ARRAY),
-    ];
+    let params: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&owner, Type::TEXT), (&claim.key, Type::TEXT), (&claim.request, Type::BYTEA), (&published, Type::TEXT_ARRAY)];
     let rows = client.query_typed(FIND, &params).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     if !row.try_get::<_, bool>("same")? {
@@ -89,9 +97,9 @@ pub(super) async fn keep(
 ) -> Result<(), Fault> {
     let headers = serde_json::json!(answer.headers).to_string();
     let status = i32::from(answer.status);
-    let published = published(tables);
+    let (owner, published) = (owner(claim, tables), published(tables));
     let params: [(&(dyn ToSql + Sync), Type); 7] = [
-        (&claim.subject, Type::TEXT),
+        (&owner, Type::TEXT),
         (&claim.key, Type::TEXT),
         (&claim.request, Type::BYTEA),
         (&status, Type::INT4),
