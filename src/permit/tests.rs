@@ -66,6 +66,18 @@ fn a_role_has_its_own_rule_or_what_everybody_has() {
     assert!(matches!(Permit::of(&closed, "anon", "{}"), Err(Denied::NoRule)));
 }
 
+/// `allow` refuses such a rule; it gives nothing however it came to be there.
+#[test]
+fn what_everybody_has_follows_from_no_claims() {
+    for filter in ["owner=eq.{sub}", "owner=in.{teams}", "or=(ok.is.true,owner.eq.{sub})"] {
+        let table = table(vec![rule("anon", Some(filter))]);
+        for role in ["anon", "other"] {
+            let permit = Permit::of(&table, role, r#"{"sub":"a","teams":["a"]}"#);
+            assert!(matches!(permit, Err(Denied::Filter(FilterError::Claim { .. }))), "{filter} {role}");
+        }
+    }
+}
+
 #[test]
 fn a_claim_is_a_value_whatever_is_in_it() {
     for text in [
