@@ -220,6 +220,29 @@ async fn what_a_trigger_makes_of_a_row_counts() {
     w.gateway.stop().await;
 }
 
+/// A row that a trigger removes was written all the same, and what it was made of counts.
+#[tokio::test]
+async fn a_row_that_a_trigger_removes_was_one_of_the_caller_s() {
+    let w = scene().await;
+    w.world
+        .run(
+            "create table inbox (who text);
+             create function take() returns trigger language plpgsql as $$ begin
+               if new.body = 'take' then insert into inbox values (new.tenant); delete from notes where id = new.id; end if; return null; end $$;
+             create trigger take after insert or update on notes for each row execute function take();",
+        )
+        .await;
+    let a = member("a");
+    let send = async |body: &str| ask(&w, &a, "POST", "/v1/tables/notes", &[], body).await;
+    send(r#"{"id":20,"tenant":"b","body":"take"}"#).await.refused(403, "forbidden");
+    let patch = r#"{"tenant":"b","body":"take"}"#;
+    ask(&w, &a, "PATCH", "/v1/tables/notes/1", &[("if-match", "*")], patch).await.refused(403, "forbidden");
+    assert_eq!(w.text("select count(*) from inbox").await, "0");
+    send(r#"{"id":20,"tenant":"a","body":"take"}"#).await.ok(201);
+    assert_eq!(w.text("select concat(string_agg(who, ' '), (select count(*) from notes)) from inbox").await, "a3");
+    w.gateway.stop().await;
+}
+
 #[tokio::test]
 async fn a_kept_answer_tells_no_more_than_the_rule_of_now() {
     let w = scene().await;

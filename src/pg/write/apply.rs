@@ -81,6 +81,15 @@ pub(super) async fn reread(client: &Client, operation: &Operation, was: Written)
     }
 }
 
+/// Of a row that was made: only if the caller is shown it, as it is before what AFTER triggers may do to it, such as remove it.
+fn made(operation: &Operation, row: Option<Row>, created: bool) -> Result<Applied, Fault> {
+    let row = row.ok_or(Fault::Swallowed)?;
+    if !row.try_get::<_, bool>("shown")? {
+        return Err(Fault::Forbidden);
+    }
+    applied(operation, Some(row), created)
+}
+
 fn applied(operation: &Operation, row: Option<Row>, created: bool) -> Result<Applied, Fault> {
     let row = row.ok_or(Fault::Swallowed)?;
     let xid: &str = row.try_get("xid")?;
@@ -134,8 +143,8 @@ async fn insert(client: &Client, operation: &Operation, key: Option<&RowKey>) ->
         values = completed(values, key);
     }
     let columns: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
-    let statement = statement::insert(&operation.table, &columns, object(&values));
-    applied(operation, run(client, &statement).await?, true)
+    let statement = statement::insert(&operation.table, &columns, object(&values), &operation.permit.filter);
+    made(operation, run(client, &statement).await?, true)
 }
 
 async fn update(client: &Client, operation: &Operation, key: &RowKey, now: &Written) -> Result<Applied, Fault> {
@@ -170,8 +179,8 @@ async fn update(client: &Client, operation: &Operation, key: &RowKey, now: &Writ
         // a write all the same: it has a version and a place in the stream
         columns.push(("row_version", Source::Same));
     }
-    let statement = statement::update(table, &operation.shown(key), &columns, object(&values));
-    applied(operation, run(client, &statement).await?, false)
+    let statement = statement::update(table, &key.filter, &columns, object(&values), &operation.permit.filter);
+    made(operation, run(client, &statement).await?, false)
 }
 
 fn object(values: &[(String, String)]) -> String {
