@@ -174,6 +174,24 @@ fn what_is_no_value_of_the_column_gives_nothing() {
 }
 
 #[test]
+fn an_empty_list_keeps_nobody_away() {
+    for filter in [
+        "owner=not.in.{t}",
+        "not.and=(owner.in.{t},n.eq.1)",
+        "or=(n.eq.1,owner.not.in.{t})",
+        "not.or=(and(owner.in.{t},n.eq.1),id.eq.2)",
+    ] {
+        assert_eq!(filled(filter, r#"{"t":[]}"#), None, "{filter}");
+        assert!(filled(filter, r#"{"t":["a","b"]}"#).is_some(), "{filter}");
+    }
+    for filter in ["not.and=(owner.not.in.{t})", "not.or=(not.and(owner.in.{t},ok.is.true),n.eq.1)"] {
+        assert!(filled(filter, r#"{"t":[]}"#).is_some(), "not behind not: {filter}");
+    }
+    // what the rule itself says is what it says
+    assert!(filled("owner=not.in.()&n=eq.{n}", r#"{"n":1}"#).is_some());
+}
+
+#[test]
 fn what_fits_is_taken_to_the_digit() {
     for (filter, claims, canonical) in [
         ("id=eq.{n}", r#"{"n":9007199254740993}"#, "id.eq.9007199254740993"),
