@@ -165,6 +165,7 @@ declare
   v_member record;
   v_trigger name;
   v_column record;
+  v_wrote boolean;
   v_was text;
 begin
   perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
@@ -303,8 +304,9 @@ begin
   v_was := (select rowcast._fingerprint(s.id) from rowcast.source as s where s.relid = target);
   -- who says so means it: what was allowed without a token goes along
   if not public and exists (select from rowcast.source as s where s.relid = target and s.public) then
+    v_wrote := exists (select from rowcast.rule as r where r.relid = target and r.write);
     if rowcast._drop_rule(target, 'anon') then
-      perform rowcast._settle_rights(target);
+      perform rowcast._settle_rights(target, v_wrote);
     end if;
   end if;
   v_id := rowcast._register(target, v_key, v_columns, ttl, stale, snapshot_every, bulk_limit, public, not v_index.indimmediate);
@@ -414,12 +416,14 @@ as $unwatch$
 declare
   v_trigger record;
   v_schema name;
+  v_wrote boolean;
 begin
   perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
   if exists (select from pg_class where oid = target) then
     perform rowcast._check_owner(target);
+    v_wrote := exists (select from rowcast.rule as r where r.relid = target and r.write);
     if rowcast._drop_rule(target, null) then
-      perform rowcast._settle_rights(target);
+      perform rowcast._settle_rights(target, v_wrote);
     end if;
     for v_trigger in
       select t.tgname, t.tgrelid::regclass as relid from pg_trigger as t join pg_proc as f on f.oid = t.tgfoid

@@ -27,7 +27,7 @@ comment on column rowcast.idempotency.xid is 'the transaction of the write, from
 comment on column rowcast.idempotency.status is 'HTTP status of the answer';
 comment on column rowcast.idempotency.headers is 'headers of the answer that follow from the write, by name';
 comment on column rowcast.idempotency.body is 'body of the answer without the position; null: none';
-comment on column rowcast.idempotency.published is 'columns the answer may tell of, as <relid>.<name>: with one that is not published any more it is given without a row';
+comment on column rowcast.idempotency.published is 'columns the answer may tell of, as <relid>.<name>, and of which rows, as <relid>:<digest>: with one that the caller is not shown any more it is given without a row';
 comment on column rowcast.idempotency.at is 'when; forgotten after a day';
 revoke all on rowcast.idempotency from public;
 grant select, insert on rowcast.idempotency to rowcast_gateway;

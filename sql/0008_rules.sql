@@ -1,7 +1,7 @@
 -- Who is shown and may write what: rowcast.allow and rowcast.deny.
 --
 -- Must not know: what a filter may say (0007), tokens. Invariants: nothing can be reached or written through the gateway until the table's owner
--- allows it; deny never shows anybody more; a rule is in no fingerprint, so a change of one resets nobody whom it is not about.
+-- allows it; deny never shows anybody more than `anon` has; a rule is in no fingerprint, so a change of one resets nobody whom it is not about.
 
 set role rowcast_owner;
 insert into rowcast.migration (id, name) values (8, 'rules');
@@ -137,9 +137,11 @@ $drop$;
 comment on function rowcast._drop_rule(oid, text) is 'remove a rule, or all of a table';
 
 -- Give and take the gateway's rights on a table, so that they are what its rules need. The caller owns the table. Tables: rule, pg_policy.
--- Grants insert, update, delete on target and usage on its columns' sequences to rowcast_gateway while a role may write. While a rule ignores row
--- level security, a policy lets the gateway see all rows: otherwise what it reads and what it hears would differ.
-create function rowcast._settle_rights(target regclass) returns void
+-- `wrote`: whether a role might write before. Grants insert, update, delete on target and usage on its columns' sequences to rowcast_gateway while a
+-- role may write, and revokes them with the last such rule: what the owner granted without one stays. While a rule ignores row level security, a
+-- policy lets the gateway see all rows: otherwise what it reads and what it hears would differ. Its comment says that it is ours: one of the same
+-- name that the owner made is neither used nor dropped.
+create function rowcast._settle_rights(target regclass, wrote boolean) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set client_min_messages = warning
@@ -147,21 +149,31 @@ as $settle$
 declare
   v_write boolean := exists (select from rowcast.rule as r where r.relid = target and r.write);
   v_ignore boolean := exists (select from rowcast.rule as r where r.relid = target and r.ignore_row_security);
+  v_ours boolean := exists (select from pg_policy as p
+    where p.polrelid = target and p.polname = 'rowcast_gateway' and obj_description(p.oid, 'pg_policy') like 'rowcast:%');
   v_sequence oid;
 begin
-  execute format(case when v_write then 'grant insert, update, delete on %s to rowcast_gateway' else 'revoke insert, update, delete on %s from rowcast_gateway' end,
-    target);
-  for v_sequence in select s from rowcast._own_sequences(target) as s loop
-    execute format(case when v_write then 'grant usage on sequence %s to rowcast_gateway' else 'revoke usage on sequence %s from rowcast_gateway' end,
-      v_sequence::regclass);
-  end loop;
-  if v_ignore is distinct from exists (select from pg_policy as p where p.polrelid = target and p.polname = 'rowcast_gateway') then
-    execute format(case when v_ignore then 'create policy rowcast_gateway on %s to rowcast_gateway using (true) with check (true)'
-      else 'drop policy rowcast_gateway on %s' end, target);
+  if v_write or wrote then
+    execute format(case when v_write then 'grant insert, update, delete on %s to rowcast_gateway' else 'revoke insert, update, delete on %s from rowcast_gateway' end,
+      target);
+    for v_sequence in select s from rowcast._own_sequences(target) as s loop
+      execute format(case when v_write then 'grant usage on sequence %s to rowcast_gateway' else 'revoke usage on sequence %s from rowcast_gateway' end,
+        v_sequence::regclass);
+    end loop;
+  end if;
+  if v_ours and not v_ignore then
+    execute format('drop policy rowcast_gateway on %s', target);
+  elsif v_ignore and not v_ours then
+    if exists (select from pg_policy as p where p.polrelid = target and p.polname = 'rowcast_gateway') then
+      raise exception using errcode = 'duplicate_object', message = format('`%s` has a policy `rowcast_gateway` of its own', target),
+        hint = format('alter policy rowcast_gateway on %s rename to ...: the gateway gets one of that name', target);
+    end if;
+    execute format('create policy rowcast_gateway on %s to rowcast_gateway using (true) with check (true)', target);
+    execute format('comment on policy rowcast_gateway on %s is %L', target, 'rowcast: the gateway sees all rows, its rules decide; goes with the last of them');
   end if;
 end
 $settle$;
-comment on function rowcast._settle_rights(regclass) is 'give and take the rights that the rules of a table need';
+comment on function rowcast._settle_rights(regclass, boolean) is 'give and take the rights that the rules of a table need';
 
 -- Allow a role to reach a table through the gateway. The caller owns the table and is a member of rowcast_admin. Calling it again replaces what was
 -- allowed before. A role without a rule has what `anon` has; with one it has that and nothing else.
@@ -185,6 +197,7 @@ declare
   v_source record;
   v_bad text;
   v_columns text[];
+  v_wrote boolean;
 begin
   perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
   perform rowcast._check_role(target, role);
@@ -222,8 +235,9 @@ begin
   if filter is not null then
     perform rowcast._check_filter(target, v_source.columns, filter, role <> 'anon');
   end if;
+  v_wrote := exists (select from rowcast.rule as r where r.relid = target and r.write);
   perform rowcast._set_rule(target, role, filter, v_columns, write, version_required, ignore_row_security);
-  perform rowcast._settle_rights(target);
+  perform rowcast._settle_rights(target, v_wrote);
 end
 $allow$;
 comment on function rowcast.allow(regclass, text, text, text[], boolean, boolean, boolean) is 'allow a role to reach a table through the gateway';
@@ -236,11 +250,14 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set client_min_messages = warning
 as $deny$
+declare
+  v_wrote boolean;
 begin
   perform pg_advisory_xact_lock(rowcast.leader_lock() + 2);
   perform rowcast._check_role(target, role);
+  v_wrote := exists (select from rowcast.rule as r where r.relid = target and r.write);
   if rowcast._drop_rule(target, role) then
-    perform rowcast._settle_rights(target);
+    perform rowcast._settle_rights(target, v_wrote);
   end if;
 end
 $deny$;
@@ -248,7 +265,7 @@ comment on function rowcast.deny(regclass, text) is 'take back what rowcast.allo
 
 grant execute on function rowcast.rules(oid), rowcast._rule_fault(oid, text, text, text[]) to rowcast_gateway, rowcast_admin;
 grant execute on function rowcast.allow(regclass, text, text, text[], boolean, boolean, boolean), rowcast.deny(regclass, text),
-  rowcast._set_rule(oid, text, text, text[], boolean, boolean, boolean), rowcast._drop_rule(oid, text), rowcast._settle_rights(regclass),
+  rowcast._set_rule(oid, text, text, text[], boolean, boolean, boolean), rowcast._drop_rule(oid, text), rowcast._settle_rights(regclass, boolean),
   rowcast._check_role(oid, text) to rowcast_admin;
 
 reset role;

@@ -32,7 +32,7 @@ pub(super) fn parse<'a>(
     seen: Seen<'_>,
     claims: Option<&Claims<'_>>,
 ) -> Result<Node, FilterError> {
-    let mut parser = Parser { seen, terms: 0, claims };
+    let mut parser = Parser { seen, terms: 0, claims, empty: None };
     let mut bytes = 0;
     let mut nodes = Vec::new();
     for (key, value) in pairs {
@@ -46,7 +46,12 @@ pub(super) fn parse<'a>(
         }
         nodes.push(parser.pair(key, value)?);
     }
-    Ok(Node::And(nodes).normal_form())
+    let node = Node::And(nodes).normal_form();
+    match parser.empty {
+        // it would select every row, as if nothing were claimed to be kept away
+        Some(name) if node.excludes_nothing() => Err(FilterError::Claim { name, why: "is an empty list behind `not`" }),
+        _ => Ok(node),
+    }
 }
 
 struct Parser<'t> {
@@ -54,6 +59,8 @@ struct Parser<'t> {
     terms: usize,
     /// With them `{name}` stands for a value; without, for itself.
     claims: Option<&'t Claims<'t>>,
+    /// A claim that is an empty list.
+    empty: Option<String>,
 }
 
 /// A column and where it stands in the table.
@@ -132,13 +139,15 @@ impl<'t> Parser<'t> {
     }
 
     /// What stands behind an operator that has syntax: a list, a claim, a word.
-    fn operand(&self, operator: &str, text: &mut Text<'_>) -> Result<Operand, FilterError> {
+    fn operand(&mut self, operator: &str, text: &mut Text<'_>) -> Result<Operand, FilterError> {
         match self.claims.filter(|_| text.0.starts_with('{')) {
             Some(claims) if operator == "in" => {
                 let name = text.claim()?;
-                Ok(claims.list(name)?.map_or(Operand::Any, |list| {
-                    Operand::List(list.into_iter().map(|c| Word::claimed(name, c)).collect())
-                }))
+                let Some(list) = claims.list(name)? else { return Ok(Operand::Any) };
+                if list.is_empty() {
+                    self.empty = Some(name.to_owned());
+                }
+                Ok(Operand::List(list.into_iter().map(|c| Word::claimed(name, c)).collect()))
             }
             _ if operator == "in" => self.list(text),
             _ => self.word(text).map(|word| word.map_or(Operand::Any, Operand::One)),

@@ -51,6 +51,14 @@ impl Node {
         }
     }
 
+    /// Is there a `not.in.()` in it, which every row passes?
+    pub(super) fn excludes_nothing(&self) -> bool {
+        match self {
+            Self::And(nodes) | Self::Or(nodes) => nodes.iter().any(Self::excludes_nothing),
+            Self::Term(term) => term.negated && matches!(&term.test, Test::In(list) if list.is_empty()),
+        }
+    }
+
     /// Groups of one and groups within the same group are dissolved, the rest sorted, repeats dropped.
     pub(super) fn normal_form(self) -> Self {
         let (and, nodes) = match self {

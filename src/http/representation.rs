@@ -179,12 +179,13 @@ fn cache_control(table: &Table, permit: &Permit) -> String {
     control
 }
 
-/// Where a token may show something else, a shared cache must not answer whoever has one with what was kept for who has none.
+/// Where a token may show something else, a shared cache must not answer whoever has one, in a header or a cookie, with what was kept
+/// for who has none.
 fn vary(table: &Table) -> &'static str {
     if table.rules.iter().all(|rule| rule.role == ANON) {
         "Accept-Encoding, Rowcast-Min-Position"
     } else {
-        "Accept-Encoding, Authorization, Rowcast-Min-Position"
+        "Accept-Encoding, Authorization, Cookie, Rowcast-Min-Position"
     }
 }
 

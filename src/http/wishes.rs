@@ -93,7 +93,8 @@ impl Wishes {
     }
 }
 
-/// The claim of a request made of these parts. Keys are each caller's own; without a token everybody is one.
+/// The claim of a request made of these parts. Keys are each caller's own; without a token everybody is one, and who has one without
+/// `sub` is told from others of the role by what the rules show.
 fn claim<'a>(access: &Access, key: String, parts: impl Iterator<Item = &'a [u8]>) -> Claim {
     let mut hash = Sha256::new();
     for part in parts {
@@ -101,11 +102,11 @@ fn claim<'a>(access: &Access, key: String, parts: impl Iterator<Item = &'a [u8]>
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    let subject = match access {
-        Access::Caller(caller) => caller.owner(),
-        Access::Operator => "operator".to_owned(),
+    let (subject, several) = match access {
+        Access::Caller(caller) => (caller.owner(), caller.subject.is_none() && !caller.is_anonymous()),
+        Access::Operator => ("operator".to_owned(), false),
     };
-    Claim { subject, key, request: hash.finalize().to_vec() }
+    Claim { subject, several, key, request: hash.finalize().to_vec() }
 }
 
 /// The claim of a batch over a WebSocket, from the text of its operations.

@@ -217,7 +217,7 @@ impl Subscription {
             self.bring_forward(at, least).await
         });
         match folded.await {
-            Ok(Ok(())) if !self.is_reset() => hub.counts.add(Happening::Folded),
+            Ok(Ok(())) if !self.is_reset() && self.closed().is_none() => hub.counts.add(Happening::Folded),
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a subscriber that fell behind could not be told what it missed");
@@ -252,6 +252,10 @@ impl Subscription {
         let to = batch.to.position;
         // it may be on its way into the ring at this moment, and would be told twice
         self.wait_for(to).await;
+        if self.closed().is_some() {
+            // what was read may lie after the change of a rule or of the table, which are heard before the tick: it is made anew
+            return Ok(());
+        }
         match self.place(to.tick) {
             Some(cursor) => (self.cursor, self.lost) = (cursor, false),
             None if self.shape.lock().resetting => {
@@ -391,9 +395,13 @@ impl Subscription {
     }
 
     /// Takes everything up to `limit`. False when something before it fell off the ring: see
-    /// [`Subscription::catch_up`].
+    /// [`Subscription::catch_up`]; and when the subscription must be made anew, then without anything.
     #[must_use]
     pub fn collect(&mut self, limit: Position, out: &mut Vec<Piece>) -> bool {
+        if self.closed().is_some() {
+            // waits lie between the look whether it is and here: what it has may be of a moment when it was not shown any more
+            return false;
+        }
         if let Some(piece) = self.backlog.take_if(|piece| piece.position.tick <= limit.tick) {
             self.at = (piece.kind == PieceKind::Data).then_some(piece.position);
             out.push(piece);
@@ -450,3 +458,6 @@ fn step(joining: bool, entry: &Entry) -> (bool, Option<Piece>) {
         (EntryKind::Problem, false) => (false, None),
     }
 }
+
+#[cfg(test)]
+mod tests;

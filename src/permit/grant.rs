@@ -47,6 +47,11 @@ impl Grant {
 
 /// What tells these rows and columns from others. By the table's name: the same on every gateway.
 pub(super) fn mark(table: &Table, filter: &Filter, columns: Option<&[String]>) -> Mark {
+    Mark::new(digest(table, filter, columns), filter.is_everything() && columns.is_none())
+}
+
+/// All of the digest of [`mark`], for where there is room for it.
+pub(super) fn digest(table: &Table, filter: &Filter, columns: Option<&[String]>) -> u64 {
     let mut hash = Xxh3::new();
     put(&mut hash, Some(&table.wire_name()));
     put(&mut hash, Some(filter.canonical()));
@@ -54,7 +59,7 @@ pub(super) fn mark(table: &Table, filter: &Filter, columns: Option<&[String]>) -
         put(&mut hash, Some(column));
     }
     put(&mut hash, columns.is_none().then_some("*"));
-    Mark::new(hash.digest(), filter.is_everything() && columns.is_none())
+    hash.digest()
 }
 
 pub(super) fn digest_of_columns(columns: &[String]) -> u32 {

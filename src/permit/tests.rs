@@ -66,6 +66,18 @@ fn a_role_has_its_own_rule_or_what_everybody_has() {
     assert!(matches!(Permit::of(&closed, "anon", "{}"), Err(Denied::NoRule)));
 }
 
+/// `allow` refuses such a rule; it gives nothing however it came to be there.
+#[test]
+fn what_everybody_has_follows_from_no_claims() {
+    for filter in ["owner=eq.{sub}", "owner=in.{teams}", "or=(ok.is.true,owner.eq.{sub})"] {
+        let table = table(vec![rule("anon", Some(filter))]);
+        for role in ["anon", "other"] {
+            let permit = Permit::of(&table, role, r#"{"sub":"a","teams":["a"]}"#);
+            assert!(matches!(permit, Err(Denied::Filter(FilterError::Claim { .. }))), "{filter} {role}");
+        }
+    }
+}
+
 #[test]
 fn a_claim_is_a_value_whatever_is_in_it() {
     for text in [
@@ -159,6 +171,24 @@ fn what_is_no_value_of_the_column_gives_nothing() {
     }
     let many = format!(r#"{{"teams":[{}]}}"#, vec!["\"a\""; 1001].join(","));
     assert_eq!(filled("owner=in.{teams}", &many), None);
+}
+
+#[test]
+fn an_empty_list_keeps_nobody_away() {
+    for filter in [
+        "owner=not.in.{t}",
+        "not.and=(owner.in.{t},n.eq.1)",
+        "or=(n.eq.1,owner.not.in.{t})",
+        "not.or=(and(owner.in.{t},n.eq.1),id.eq.2)",
+    ] {
+        assert_eq!(filled(filter, r#"{"t":[]}"#), None, "{filter}");
+        assert!(filled(filter, r#"{"t":["a","b"]}"#).is_some(), "{filter}");
+    }
+    for filter in ["not.and=(owner.not.in.{t})", "not.or=(not.and(owner.in.{t},ok.is.true),n.eq.1)"] {
+        assert!(filled(filter, r#"{"t":[]}"#).is_some(), "not behind not: {filter}");
+    }
+    // what the rule itself says is what it says
+    assert!(filled("owner=not.in.()&n=eq.{n}", r#"{"n":1}"#).is_some());
 }
 
 #[test]

@@ -456,7 +456,7 @@ impl Session {
                     Ok(Ok(running)) => {
                         let at = self.hub.position().map(|position| Resume { position, marks: running.mark().into() });
                         (self.subs[i].running, self.subs[i].era) = (Some(running), self.era);
-                        self.subs[i].told = false;
+                        (self.subs[i].told, self.subs[i].behind) = (false, false);
                         self.hub.counts().add_reset(reason);
                         let told = message::reset(&request.table, reason.label(), at);
                         self.untold.push((request.sub, told));

@@ -105,6 +105,34 @@ async fn the_policy_goes_with_the_last_rule_that_needs_it() {
     assert_eq!(rules, 0);
 }
 
+/// What the owner of a table made and granted is not ours to take away.
+#[tokio::test]
+async fn an_owner_s_own_policy_and_grants_stay() {
+    let world = World::new().await;
+    world.run(TABLES).await;
+    let sql = world.sql().await;
+    world
+        .run(
+            "create policy rowcast_gateway on notes to rowcast_gateway using (id > 1); alter table notes enable row level security;
+             create table mine (id int primary key); select rowcast.watch('mine'); grant insert on mine to rowcast_gateway;
+             select rowcast.allow('mine', 'x'), rowcast.deny('mine', 'x')",
+        )
+        .await;
+    let own = "select pg_get_expr(polqual, polrelid) from pg_policy where polrelid = 'notes'::regclass";
+    let error = sql.batch_execute("select rowcast.allow('notes', 'x', ignore_row_security => true)").await.unwrap_err();
+    let said = error.as_db_error().unwrap();
+    assert!(said.code().code() == "42710" && said.hint().unwrap().contains("rename"), "{said:?}");
+    world.run("select rowcast.deny('notes', 'member')").await;
+    assert_eq!(sql.query_one(own, &[]).await.unwrap().get::<_, String>(0), "(id > 1)");
+    let writes = async |table: &str| -> bool {
+        let may = "select has_table_privilege('rowcast_gateway', $1::text, 'insert')";
+        sql.query_one(may, &[&table]).await.unwrap().get(0)
+    };
+    assert!(writes("mine").await && !writes("notes").await, "granted by hand, and with the last rule that writes");
+    world.run("select rowcast.unwatch('mine')").await;
+    assert!(writes("mine").await);
+}
+
 #[tokio::test]
 async fn a_token_that_is_renewed_with_other_claims_shows_other_rows() {
     let world = World::new().await;

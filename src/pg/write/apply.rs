@@ -1,6 +1,7 @@
 //! One operation inside a transaction.
 //!
-//! Invariant: a version is compared while the row is locked, so what is compared is what is changed.
+//! Invariants: a version is compared while the row is locked, so what is compared is what is changed; nothing is changed that the
+//! caller is not shown.
 
 use super::order::{Expected, Fault, Operation, RowKey, Verb, Written, hushed};
 use super::statement::{self, Look, Source, Statement};
@@ -22,10 +23,15 @@ pub(super) struct Applied {
     pub xid: u64,
 }
 
+/// The row of a statement about one: none, or one, and never one of several.
 async fn run(client: &Client, statement: &Statement) -> Result<Option<Row>, PgError> {
     let params: Vec<(&(dyn ToSql + Sync), Type)> =
         statement.params.iter().map(|p| (p as &(dyn ToSql + Sync), Type::TEXT)).collect();
-    Ok(client.query_typed(&statement.text, &params).await.map_err(hushed)?.into_iter().next())
+    let mut rows = client.query_typed(&statement.text, &params).await.map_err(hushed)?;
+    match rows.len() {
+        0 | 1 => Ok(rows.pop()),
+        _ => Err(PgError::Unexpected("several rows of one key".to_owned())),
+    }
 }
 
 fn unreadable(error: impl std::fmt::Display) -> PgError {
@@ -75,6 +81,15 @@ pub(super) async fn reread(client: &Client, operation: &Operation, was: Written)
     }
 }
 
+/// Of a row that was made: only if the caller is shown it, as it is before what AFTER triggers may do to it, such as remove it.
+fn made(operation: &Operation, row: Option<Row>, created: bool) -> Result<Applied, Fault> {
+    let row = row.ok_or(Fault::Swallowed)?;
+    if !row.try_get::<_, bool>("shown")? {
+        return Err(Fault::Forbidden);
+    }
+    applied(operation, Some(row), created)
+}
+
 fn applied(operation: &Operation, row: Option<Row>, created: bool) -> Result<Applied, Fault> {
     let row = row.ok_or(Fault::Swallowed)?;
     let xid: &str = row.try_get("xid")?;
@@ -113,7 +128,7 @@ pub(super) async fn apply(client: &Client, operation: &Operation) -> Result<Appl
         return Err(Fault::Stale(Some(now)));
     }
     if operation.verb == Verb::Delete {
-        let mut gone = applied(operation, run(client, &statement::delete(table, &key.filter)).await?, false)?;
+        let mut gone = applied(operation, run(client, &statement::delete(table, &operation.shown(key))).await?, false)?;
         // the tombstone's: every later version of this key is higher
         gone.written.version += 1;
         return Ok(gone);
@@ -128,8 +143,8 @@ async fn insert(client: &Client, operation: &Operation, key: Option<&RowKey>) ->
         values = completed(values, key);
     }
     let columns: Vec<&str> = values.iter().map(|(name, _)| name.as_str()).collect();
-    let statement = statement::insert(&operation.table, &columns, object(&values));
-    applied(operation, run(client, &statement).await?, true)
+    let statement = statement::insert(&operation.table, &columns, object(&values), &operation.permit.filter);
+    made(operation, run(client, &statement).await?, true)
 }
 
 async fn update(client: &Client, operation: &Operation, key: &RowKey, now: &Written) -> Result<Applied, Fault> {
@@ -164,8 +179,8 @@ async fn update(client: &Client, operation: &Operation, key: &RowKey, now: &Writ
         // a write all the same: it has a version and a place in the stream
         columns.push(("row_version", Source::Same));
     }
-    let statement = statement::update(table, &key.filter, &columns, object(&values));
-    applied(operation, run(client, &statement).await?, false)
+    let statement = statement::update(table, &key.filter, &columns, object(&values), &operation.permit.filter);
+    made(operation, run(client, &statement).await?, false)
 }
 
 fn object(values: &[(String, String)]) -> String {

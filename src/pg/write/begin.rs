@@ -45,7 +45,9 @@ fn wanted(tables: &[(&Table, &Permit)]) -> String {
 
 /// Begins, and compares the tables.
 pub(super) async fn begin(client: &Client, order: &Order) -> Result<(), Fault> {
-    let begin = format!("begin isolation level read committed read write; {LIMITS}; {NOTATION}");
+    // and a key is one row at any moment, not only at the end
+    let begin =
+        format!("begin isolation level read committed read write; set constraints all immediate; {LIMITS}; {NOTATION}");
     let wanted = wanted(&tables(order));
     let params: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] = [(&wanted, Type::TEXT)];
     // polled, hence sent, in this order: one round trip

@@ -9,6 +9,7 @@ use crate::permit::Permit;
 use crate::pg::PgError;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Nobody else carries this key out while the transaction runs. Not waited for: the other one may take long, and the
 /// client is better told. A collision of hashes is told as `in-progress` too, and passes.
@@ -17,7 +18,8 @@ const LOCK: &str =
 
 /// A statement after the lock, hence with a snapshot after it: whoever held the lock before is seen.
 const FIND: &str = "select i.request = $3 as same, i.xid::pg_catalog.text as xid, i.status, i.headers::pg_catalog.text as headers, i.body, \
-     i.published <@ $4 as readable from rowcast.idempotency as i where i.subject = $1 and i.key = $2";
+     i.published <@ $4 as readable, not exists (select from pg_catalog.unnest(i.published) as p(said) \
+       where p.said ~ '^[0-9]+:' and p.said <> all ($4)) as rows_hold from rowcast.idempotency as i where i.subject = $1 and i.key = $2";
 
 const KEEP: &str = "insert into rowcast.idempotency (subject, key, request, status, headers, body, published) \
      values ($1, $2, $3, $4, $5::pg_catalog.text::pg_catalog.json, $6, $7)";
@@ -28,31 +30,39 @@ fn published(tables: &[(&Table, &Permit)]) -> Vec<String> {
     let columns = |(table, permit): &(&Table, &Permit)| {
         let relid = table.relid;
         let shown = permit.seen(table).columns().map(|(_, column)| format!("{relid}.{}", column.name));
-        let rows = (!permit.filter.is_everything()).then(|| format!("{relid}:{:06x}", permit.mark(table).bits()));
-        shown.chain(rows).collect::<Vec<_>>()
+        // of all rows too: when it was kept under such a rule, the rule of now may be a narrower one
+        let rows = format!("{relid}:{:016x}", permit.rows_digest(table));
+        shown.chain(std::iter::once(rows)).collect::<Vec<_>>()
     };
     tables.iter().flat_map(columns).collect()
 }
 
+/// Whose key it is. Where several are one subject, each who is shown other rows is another: what one did is not repeated to the next.
+fn owner(claim: &Claim, tables: &[(&Table, &Permit)]) -> String {
+    if !claim.several {
+        return claim.subject.clone();
+    }
+    let mut hash = Xxh3::new();
+    tables.iter().for_each(|(table, permit)| hash.update(&permit.rows_digest(table).to_le_bytes()));
+    format!("{}\n{:016x}", claim.subject, hash.digest())
+}
+
 /// Takes the key. The answer and the transaction of an earlier request, if there was one.
 ///
-/// When a column is not published any more that was when it was kept, the answer is one without a row.
+/// When a column is not shown any more that was when it was kept, or the rule selects other rows, the answer is one without a row.
 pub(super) async fn take(
     client: &Client,
     claim: &Claim,
     tables: &[(&Table, &Permit)],
 ) -> Result<Option<(Answer, u64)>, Fault> {
-    let rows = client.query_typed(LOCK, &[(&claim.subject, Type::TEXT), (&claim.key, Type::TEXT)]).await?;
+    let owner = owner(claim, tables);
+    let rows = client.query_typed(LOCK, &[(&owner, Type::TEXT), (&claim.key, Type::TEXT)]).await?;
     if !rows.first().is_some_and(|row| row.get(0)) {
         return Err(Fault::InProgress);
     }
     let published = published(tables);
-    let params: [(&(dyn ToSql + Sync), Type); 4] = [
-        (&claim.subject, Type::TEXT),
-        (&claim.key, Type::TEXT),
-        (&claim.request, Type::BYTEA),
-        (&published, Type::TEXT_ARRAY),
-    ];
+    let params: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&owner, Type::TEXT), (&claim.key, Type::TEXT), (&claim.request, Type::BYTEA), (&published, Type::TEXT_ARRAY)];
     let rows = client.query_typed(FIND, &params).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     if !row.try_get::<_, bool>("same")? {
@@ -68,7 +78,9 @@ pub(super) async fn take(
         body: row.try_get("body")?,
     };
     if !row.try_get::<_, bool>("readable")? {
-        answer.headers.retain(|(name, _)| name == "ETag");
+        // of other rows not the version either
+        let rows_hold: bool = row.try_get("rows_hold")?;
+        answer.headers.retain(|(name, _)| rows_hold && name == "ETag");
         if answer.body.take().is_some() && answer.status == 200 {
             answer.status = 204;
         }
@@ -85,9 +97,9 @@ pub(super) async fn keep(
 ) -> Result<(), Fault> {
     let headers = serde_json::json!(answer.headers).to_string();
     let status = i32::from(answer.status);
-    let published = published(tables);
+    let (owner, published) = (owner(claim, tables), published(tables));
     let params: [(&(dyn ToSql + Sync), Type); 7] = [
-        (&claim.subject, Type::TEXT),
+        (&owner, Type::TEXT),
         (&claim.key, Type::TEXT),
         (&claim.request, Type::BYTEA),
         (&status, Type::INT4),

@@ -186,7 +186,7 @@ async fn transact(client: &Client, order: &Order) -> Result<Done, Failure> {
         xid = applied.xid;
         rows.push(operation, applied.written)?;
     }
-    // what is deferred to the commit fails here, where it is certain that nothing was written
+    // what a trigger of the application deferred all the same fails here, where it is certain that nothing was written
     client.batch_execute("set constraints all immediate").await.map_err(Fault::from)?;
     let mut written = Rows::default();
     for (i, (operation, row)) in order.operations.iter().zip(rows.rows).enumerate() {

@@ -98,6 +98,8 @@ pub struct Written {
 pub struct Claim {
     /// Whose key.
     pub subject: String,
+    /// May several be that subject, whom the claims of their tokens tell apart?
+    pub several: bool,
     /// The key.
     pub key: String,
     /// SHA-256 of the request.

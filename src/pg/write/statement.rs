@@ -56,9 +56,9 @@ pub(super) enum Look {
     Delete,
 }
 
-/// The row of a key.
-pub(super) fn look(table: &Table, key: &Filter, look: Look) -> Statement {
-    let sql = key.to_sql("t", 1);
+/// The row of a key, if the caller is shown it: `shown` is both.
+pub(super) fn look(table: &Table, shown: &Filter, look: Look) -> Statement {
+    let sql = shown.to_sql("t", 1);
     let lock = match look {
         Look::Only => "",
         Look::Update => " for no key update of t",
@@ -76,25 +76,43 @@ pub(super) fn same_key(table: &Table, key: &Filter, json: String) -> Statement {
     Statement { text, params: std::iter::once(json).chain(sql.params).collect() }
 }
 
-/// A new row. Only columns that are given are named, so that defaults, identity and generated columns do what they do.
-pub(super) fn insert(table: &Table, columns: &[&str], json: String) -> Statement {
+/// What a write that makes a row returns beside [`returning`]: whether the caller is shown the row as it was written, whatever becomes
+/// of it afterwards.
+fn shown(rule: &Filter, params: &mut Vec<String>) -> String {
+    let sql = rule.to_sql("t", params.len() + 1);
+    params.extend(sql.params);
+    format!("({}) is true as shown", sql.text)
+}
+
+/// A new row, of which `rule` says whether its writer is shown it. Only columns that are given are named, so that defaults, identity and generated columns do what they do.
+pub(super) fn insert(table: &Table, columns: &[&str], json: String, rule: &Filter) -> Statement {
     let (name, returning) = (qualified(table), returning(table));
     if columns.is_empty() {
-        let text = format!("insert into {name} as t default values returning {returning}, {XID}");
-        return Statement { text, params: Vec::new() };
+        let mut params = Vec::new();
+        let shown = shown(rule, &mut params);
+        let text = format!("insert into {name} as t default values returning {returning}, {shown}, {XID}");
+        return Statement { text, params };
     }
+    let mut params = vec![json];
+    let shown = shown(rule, &mut params);
     let list = |alias: &str| columns.iter().map(|c| format!("{alias}{}", quoted(c))).collect::<Vec<_>>().join(", ");
     let text = format!(
-        "insert into {name} as t ({}) select {} from {} returning {returning}, {XID}",
+        "insert into {name} as t ({}) select {} from {} returning {returning}, {shown}, {XID}",
         list(""),
         list("r."),
         record(table, columns, "r")
     );
-    Statement { text, params: vec![json] }
+    Statement { text, params }
 }
 
-/// Changes a row.
-pub(super) fn update(table: &Table, key: &Filter, columns: &[(&str, Source)], json: String) -> Statement {
+/// Changes a row that the caller is shown. The rule again and not the key alone: two rows may share a deferrable key for a while.
+pub(super) fn update(
+    table: &Table,
+    key: &Filter,
+    columns: &[(&str, Source)],
+    json: String,
+    rule: &Filter,
+) -> Statement {
     let set = |(column, source): &(&str, Source)| {
         let column = quoted(column);
         match source {
@@ -110,19 +128,21 @@ pub(super) fn update(table: &Table, key: &Filter, columns: &[(&str, Source)], js
     } else {
         (format!(" from {}", record(table, &given, "r")), Some(json))
     };
-    let sql = key.to_sql("t", if json.is_some() { 2 } else { 1 });
+    let sql = key.and(rule).to_sql("t", if json.is_some() { 2 } else { 1 });
+    let mut params: Vec<String> = json.into_iter().chain(sql.params).collect();
+    let shown = shown(rule, &mut params);
     let text = format!(
-        "update {} as t set {sets}{from} where {} returning {}, {XID}",
+        "update {} as t set {sets}{from} where {} returning {}, {shown}, {XID}",
         qualified(table),
         sql.text,
         returning(table)
     );
-    Statement { text, params: json.into_iter().chain(sql.params).collect() }
+    Statement { text, params }
 }
 
-/// Removes a row.
-pub(super) fn delete(table: &Table, key: &Filter) -> Statement {
-    let sql = key.to_sql("t", 1);
+/// Removes a row that the caller is shown: see [`update`].
+pub(super) fn delete(table: &Table, shown: &Filter) -> Statement {
+    let sql = shown.to_sql("t", 1);
     let text =
         format!("delete from {} as t where {} returning {}, {XID}", qualified(table), sql.text, returning(table));
     Statement { text, params: sql.params }
@@ -168,21 +188,32 @@ mod tests {
     fn names_are_quoted_and_values_are_parameters() {
         let table = table();
         let key = Filter::of_key("7", &table).unwrap();
+        let all = Filter::everything();
         let json = "{\"a;\\\"b\": \"$$); drop table x\"}".to_owned();
-        let statement = update(&table, &key, &[("a;\"b", Source::Given), ("id", Source::Default)], json.clone());
+        let statement = update(&table, &key, &[("a;\"b", Source::Given), ("id", Source::Default)], json.clone(), &all);
         assert_eq!(
             statement.text,
             "update \"app\".\"T\"\" t\" as t set \"a;\"\"b\" = r.\"a;\"\"b\", \"id\" = default from \
              pg_catalog.json_to_record($1::pg_catalog.text::pg_catalog.json) as r(\"a;\"\"b\" numeric) where \
              (t.\"id\" operator(pg_catalog.=) ($2::pg_catalog.text)::pg_catalog.int4) returning K as key, \
-             t.row_version as version, R as row, pg_catalog.pg_current_xact_id()::pg_catalog.text as xid"
+             t.row_version as version, R as row, (true) is true as shown, pg_catalog.pg_current_xact_id()::pg_catalog.text as xid"
         );
         assert_eq!(statement.params, [json, "7".to_owned()]);
-        let touch = update(&table, &key, &[("row_version", Source::Same)], String::new());
+        let touch = update(&table, &key, &[("row_version", Source::Same)], String::new(), &all);
         assert!(
             touch.text.contains("set \"row_version\" = t.\"row_version\" where") && touch.params == ["7"],
             "{touch:?}"
         );
-        assert!(insert(&table, &[], String::new()).text.contains("default values returning"));
+        assert!(insert(&table, &[], String::new(), &all).text.contains("default values returning"));
+        // the rule counts for the row as it was and as it is, each with parameters of its own
+        let rule = Filter::parse([("a;\"b", "gt.1")], &table).unwrap();
+        let statement = update(&table, &key, &[("a;\"b", Source::Given)], "{}".to_owned(), &rule);
+        assert_eq!(statement.params.len(), 4, "{statement:?}");
+        assert!(
+            statement.text.contains("$4::pg_catalog.text") && statement.text.contains(") is true as shown"),
+            "{statement:?}"
+        );
+        let statement = insert(&table, &["id"], "{}".to_owned(), &rule);
+        assert!(statement.params == ["{}", "1"] && statement.text.contains("$2::pg_catalog.text"), "{statement:?}");
     }
 }
