@@ -56,3 +56,11 @@ where
         }
     })
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    /// Bytes that the future of a function holds.
+    pub(in crate::http) fn size<A, B, F>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+}

@@ -132,7 +132,7 @@ async fn events(
         return Ok(Opened::Answered(sse::once_more(app)));
     };
     let counted = app.closes.open(CloseReason::Left);
-    let feed = Feed::new(session, outlet, rail.clone(), Format::Sse, stay, counted);
+    let feed = Box::new(Feed::new(session, outlet, rail.clone(), Format::Sse, stay, counted));
     Ok(Opened::Goes(Box::pin(feed.run(sse::head()))))
 }
 

@@ -137,9 +137,9 @@ async fn between_the_handshake_and_the_first_message() {
     gateway.stop().await;
 }
 
-/// 60 MB: more than sockets hold.
+/// 20 MB: more than sockets hold.
 const LARGE: &str = "create table t (id int primary key, n int, v text);
-    insert into t select i, 0, repeat('x', 20000) from generate_series(1, 3000) i;
+    insert into t select i, 0, repeat('x', 20000) from generate_series(1, 1000) i;
     select rowcast.watch('t', public => true)";
 
 /// Whole events of what was read, and whether something was cut at the end.
@@ -154,8 +154,8 @@ fn events(bytes: &[u8]) -> (Vec<&str>, bool) {
 }
 
 /// Takes a little, waits until the token is over, and then takes all that comes.
-async fn late_reader(gateway: &TestGateway, query: &str) -> Vec<u8> {
-    let (token, exp) = until(8);
+async fn late_reader(gateway: &TestGateway, query: &str, seconds: i64) -> Vec<u8> {
+    let (token, exp) = until(seconds);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = gateway.url(&format!("/v1/stream?table=t{query}"));
     let mut body = http.get(url).bearer_auth(token).send().await.unwrap().bytes_stream();
@@ -193,7 +193,7 @@ async fn a_stream_ends_in_the_middle_of_its_snapshot() {
     let world = World::new().await;
     world.run(LARGE).await;
     let gateway = world.gateway_with(with_secret).await;
-    ends_early(&late_reader(&gateway, "").await, 60_000_000);
+    ends_early(&late_reader(&gateway, "", 8).await, 20_000_000);
     eventually("it is counted", || async { gateway.gateway().closes().of(CloseReason::TokenExpired) == 1 }).await;
     gateway.stop().await;
 }
@@ -202,24 +202,34 @@ async fn a_stream_ends_in_the_middle_of_its_snapshot() {
 async fn a_stream_ends_in_the_middle_of_what_it_missed() {
     let world = World::new().await;
     world.run(LARGE).await;
-    let gateway = world.gateway_with(|s| {
-        with_secret(s);
-        // what was missed is read from the log, not from memory
-        s.ring_bytes = 64 * 1024;
-        s.batch_bytes = 512 << 20;
-    });
-    let gateway = gateway.await;
-    let position = gateway.readyz().await["position"].as_str().unwrap().to_owned();
+    let gateway = world
+        .gateway_with(|s| {
+            with_secret(s);
+            // what was missed is read from the log, not from memory
+            s.ring_bytes = 64 * 1024;
+            s.batch_bytes = 512 << 20;
+        })
+        .await;
+    // a position behind everything that watching the table left in the log
+    let mut small = Sse::open(gateway.address, "table=t&id=eq.1&select=id,n").await;
+    let client: &mut dyn Client = &mut small;
+    client.until("the snapshot", |r| r.row("1").is_some()).await;
+    world.run("update t set n = 7 where id = 1").await;
+    client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 7)).await;
+    let position = client.replica().position.clone().unwrap();
     let sql = world.sql().await;
     for part in 0..10 {
         sql.batch_execute(&format!("update t set n = n + 1 where id % 10 = {part}")).await.unwrap();
     }
-    let head = || async { gateway.readyz().await["position"].as_str().unwrap().to_owned() };
-    eventually("the changes were read", || async { head().await != position }).await;
-    let read = late_reader(&gateway, &format!("&since={position}")).await;
+    sql.batch_execute("update t set n = 9 where id = 1").await.unwrap();
+    client.until("everything was read", |r| r.row("1").is_some_and(|row| row["n"] == 9)).await;
+    drop(small);
+    let read = late_reader(&gateway, &format!("&since={position}"), 15).await;
     let (events, _) = events(&read);
-    assert!(events.iter().any(|event| event.contains("\"type\":\"changes\"")), "it was a replay");
-    ends_early(&read, 60_000_000);
+    let begin = |event: &&str| event[..event.len().min(150)].to_owned();
+    let replay = events.iter().any(|event| event.contains("\"type\":\"changes\""));
+    assert!(replay, "it was a replay: {:#?}", events.iter().map(begin).collect::<Vec<_>>());
+    ends_early(&read, 20_000_000);
     gateway.stop().await;
 }
 

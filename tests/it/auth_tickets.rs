@@ -53,7 +53,8 @@ async fn a_ticket_is_good_once_on_whichever_gateway() {
     assert!(Socket::connect_to(one.address, &target, &[]).await.is_err());
     let left: i64 = world.sql().await.query_one("select count(*) from rowcast.ticket", &[]).await.unwrap().get(0);
     assert_eq!(left, 0);
-    (one.stop().await, other.stop().await);
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -85,7 +86,8 @@ async fn what_is_no_ticket_is_refused_in_the_words_for_tokens() {
     // whoever reads the table has no ticket
     let kept: (String, String, Vec<u8>) = (rows[0].get(0), rows[0].get(1), rows[0].get(2));
     assert!(!format!("{kept:?}").contains(&next) && kept.0.contains("\"ann\"") && kept.2.len() == 32, "{kept:?}");
-    (one.stop().await, other.stop().await);
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -100,7 +102,8 @@ async fn a_ticket_is_given_for_a_token_in_the_header_alone() {
     assert_eq!((cookie.status().as_u16(), cookie.headers()["www-authenticate"].as_bytes()), (401, &b"Bearer"[..]));
     assert_eq!(ask("authorization", format!("Bearer {}", token(-40))).await.unwrap().status(), 401);
     assert_eq!(status(&one, "/v1/tickets").await, 405);
-    (one.stop().await, other.stop().await);
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]
@@ -115,5 +118,6 @@ async fn a_stream_by_ticket_ends_with_the_token_it_stands_for() {
     }
     let last = text.trim_end().rsplit("\n\n").next().unwrap();
     assert!(last.contains("event: bye") && last.contains("token-expired"), "{text}");
-    (one.stop().await, other.stop().await);
+    one.stop().await;
+    other.stop().await;
 }

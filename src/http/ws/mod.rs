@@ -68,6 +68,7 @@ pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened
         return Err(Problem::unavailable("unavailable", detail));
     };
     let connection = Connection::new(app.clone(), outlet, rail.clone(), Incoming::new(payload), stay, access);
+    let connection = Box::new(connection);
     Ok(Opened::Goes(Box::pin(connection.run(head, refused))))
 }
 
