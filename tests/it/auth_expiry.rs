@@ -288,3 +288,82 @@ async fn a_wall_clock_that_jumps_ends_tokens_and_nothing_else() {
     client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 2)).await;
     gateway.stop().await;
 }
+
+/// One table, and a gateway whose wall clock can be set.
+async fn with_clock() -> (World, TestGateway, Clock) {
+    let world = World::new().await;
+    world
+        .run("create table t (id int primary key, n int); insert into t values (1, 0); select rowcast.watch('t', public => true); select rowcast.allow('t', 'player', write => true)")
+        .await;
+    let clock = Clock::default();
+    let gateway = world
+        .gateway_with(|s| {
+            with_secret(s);
+            s.auth.clock = clock.clone();
+        })
+        .await;
+    (world, gateway, clock)
+}
+
+fn insert(id: i32) -> Value {
+    json!({ "type": "write", "id": "w", "ops": [{ "op": "insert", "table": "t", "row": { "id": id, "n": 0 } }] })
+}
+
+async fn keys(world: &World) -> Vec<i32> {
+    let rows = world.sql().await.query("select id from t order by id", &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn a_write_that_comes_after_the_token_is_over_never_begins() {
+    let (world, gateway, clock) = with_clock().await;
+    // with a subscription that is live it rides
+    for subscribed in [false, true] {
+        let (token, _) = until(3600);
+        let mut socket = Socket::ready_as(gateway.address, Some(&token)).await;
+        if subscribed {
+            socket.send(json!({ "type": "subscribe", "sub": "1", "table": "t" })).await;
+            socket.until("cursor").await;
+        }
+        // nobody is woken by it: the frame is the first that the connection hears of
+        clock.creep(3_700_000);
+        socket.send(insert(2)).await;
+        let ended = socket.end().await;
+        assert_eq!(ended, Ended::Closed(4001, "token-expired".to_owned()));
+        assert!(socket.seen.iter().all(|told| told["type"] != "ack"), "{:?}", socket.seen);
+        assert_eq!(keys(&world).await, [1]);
+        clock.creep(-3_700_000);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_that_began_in_time_is_carried_out() {
+    let (world, gateway, clock) = with_clock().await;
+    let (token, _) = until(3600);
+    let mut socket = Socket::ready_as(gateway.address, Some(&token)).await;
+    let row: Value = reqwest::get(gateway.url("/v1/tables/t")).await.unwrap().json().await.unwrap();
+    let version = &row["rows"][0]["version"];
+    let mut holder = world.sql().await;
+    let held = holder.transaction().await.unwrap();
+    held.execute("select from t where id = 1 for update", &[]).await.unwrap();
+    socket
+        .send(json!({ "type": "write", "id": "w", "ops": [{ "op": "update", "table": "t", "key": "1", "version": version, "set": { "n": 7 } }] }))
+        .await;
+    let sql = world.sql().await;
+    let waits = "select count(*) from pg_locks where not granted";
+    eventually("the write waits for the row", || async {
+        sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+    clock.creep(3_700_000);
+    socket.send(insert(2)).await;
+    held.commit().await.unwrap();
+    assert_eq!(socket.end().await, Ended::Closed(4001, "token-expired".to_owned()));
+    eventually("the first is written", || async {
+        sql.query_one("select n from t where id = 1", &[]).await.unwrap().get::<_, i32>(0) == 7
+    })
+    .await;
+    assert_eq!(keys(&world).await, [1], "the second never began");
+    gateway.stop().await;
+}
