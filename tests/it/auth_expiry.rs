@@ -10,6 +10,7 @@ use rowcast::auth::Clock;
 use rowcast::wire::CloseReason;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// No byte of data may come later than this after `exp`. The contract has 30 s; what is on its way has a second or two.
 const AFTER: Duration = Duration::from_secs(10);
@@ -365,5 +366,42 @@ async fn a_write_that_began_in_time_is_carried_out() {
     })
     .await;
     assert_eq!(keys(&world).await, [1], "the second never began");
+    gateway.stop().await;
+}
+
+/// Asks with a body that comes in two parts, the second when the token is over; returns the answer.
+async fn trickled(gateway: &TestGateway, method: &str, path: &str, kind: &str, body: &str) -> String {
+    let (token, exp) = until(3);
+    let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    let (first, rest) = body.split_at(body.len() / 2);
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{first}",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    while now() < exp {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    socket.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_body_that_ends_after_the_token_is_refused() {
+    let (world, gateway, _) = with_clock().await;
+    let json = "application/json";
+    let batch = r#"{"ops":[{"op":"insert","table":"t","row":{"id":3,"n":0}}]}"#;
+    // a token that is first looked at when it is over would have the leeway, and be taken
+    let answers = tokio::join!(
+        trickled(&gateway, "POST", "/v1/tables/t", json, r#"{"id":2,"n":0}"#),
+        trickled(&gateway, "POST", "/v1/batch", json, batch),
+        trickled(&gateway, "QUERY", "/v1/tables/t", "application/x-www-form-urlencoded", "id=eq.1&select=id,n"),
+    );
+    for answer in [answers.0, answers.1, answers.2] {
+        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("the token is not accepted"), "{answer}");
+    }
+    assert_eq!(keys(&world).await, [1]);
     gateway.stop().await;
 }
