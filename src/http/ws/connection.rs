@@ -92,6 +92,8 @@ enum Told {
     Event(Event),
     /// A subscription is taken: what was told before says nothing of it.
     Subscribed(String),
+    /// Another token is taken: what was told before was for the one before.
+    Auth(String),
 }
 
 /// Why it ends.
@@ -244,6 +246,7 @@ impl Connection {
                 Some(Told::Subscribed(sub)) => {
                     text_frame(&format!("{{\"type\":\"subscribed\",\"sub\":{}}}", quoted(&sub)), &mut out);
                 }
+                Some(Told::Auth(answer)) => text_frame(&answer, &mut out),
                 None => break,
             }
         }
@@ -348,7 +351,7 @@ impl Connection {
         self.session.remove(label);
         self.events.retain(|told| match told {
             Told::Event(Event::Message { sub, .. }) => **sub != *label,
-            Told::Event(Event::Cursor { .. }) => true,
+            Told::Event(Event::Cursor { .. }) | Told::Auth(_) => true,
             Told::Subscribed(sub) => sub != label,
         });
         self.answer(&format!("{{\"type\":\"unsubscribed\",\"sub\":{}}}", quoted(label)));
