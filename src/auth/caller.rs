@@ -4,7 +4,9 @@
 //! monotonic one, whichever is first, and is never renewed but by another token.
 
 use super::clock::Clock;
+use crate::wire::strict::members;
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -49,21 +51,40 @@ impl Caller {
         self.expiry.is_none()
     }
 
-    /// In whose name what this caller keeps is kept: two callers with the same text are the same one, for the application. A
-    /// role without a subject is one of its own, and no subject can be spelt like another kind.
+    /// In whose name what this caller keeps is kept: two callers with the same text are the same one, for the application. With
+    /// issuer and role: a subject is somebody by his issuer's word alone. With lengths, so that no text is spelt like two.
     #[must_use]
     pub fn owner(&self) -> String {
-        match (&self.subject, self.is_anonymous()) {
-            (Some(subject), _) => format!("sub:{subject}"),
-            (None, false) => format!("role:{}", self.role),
-            (None, true) => ANON.to_owned(),
+        if self.is_anonymous() {
+            return ANON.to_owned();
         }
+        let part = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), |text| format!("{}:{text}", text.len()));
+        let issuer = self.issuer();
+        [part(issuer.as_ref().map(|raw| raw.get())), part(Some(&self.role)), part(self.subject.as_deref())].concat()
     }
 
-    /// Does `other` go on as the same one?
+    /// Is `other` the same one?
     #[must_use]
     pub fn is_same_as(&self, other: &Caller) -> bool {
-        self.role == other.role && self.subject == other.subject
+        self.owner() == other.owner()
+    }
+
+    /// May `other` take this one's place while it is served? Without a subject, claims are all that tells callers apart.
+    #[must_use]
+    pub fn goes_on_as(&self, other: &Caller) -> bool {
+        self.is_same_as(other) && (self.subject.is_some() || self.lasting_claims() == other.lasting_claims())
+    }
+
+    /// `iss`, as it is written: a text, unless no issuer is configured.
+    fn issuer(&self) -> Option<Box<RawValue>> {
+        members(self.claims.get()).ok()?.into_iter().find(|(name, _)| name == "iss").map(|(_, raw)| raw)
+    }
+
+    /// The claims that are no part of one token alone, by name.
+    fn lasting_claims(&self) -> Option<BTreeMap<String, serde_json::Value>> {
+        let mut claims: BTreeMap<String, serde_json::Value> = serde_json::from_str(self.claims.get()).ok()?;
+        claims.retain(|name, _| !["exp", "iat", "nbf", "jti"].contains(&name.as_str()));
+        Some(claims)
     }
 
     /// Waits until its authority is over: for ever without a token.
@@ -106,7 +127,8 @@ impl Expiry {
         let wall = if now < end { end } else { end.saturating_add(leeway) };
         let life = Duration::from_millis(u64::try_from(wall.saturating_sub(now)).unwrap_or_default());
         // `exp` is bounded, and a century from now is a moment that can be reckoned
-        Expiry { exp, wall, deadline: Instant::now() + life.min(Duration::from_secs(3_155_760_000)), life }
+        let life = life.min(Duration::from_secs(3_155_760_000));
+        Expiry { exp, wall, deadline: Instant::now() + life, life }
     }
 
     /// Is it over?
@@ -206,6 +228,18 @@ mod tests {
         ];
         let distinct: std::collections::HashSet<_> = owners.iter().collect();
         assert_eq!(distinct.len(), owners.len(), "{owners:?}");
+        let with = |claims: &str, subject| Caller {
+            claims: RawValue::from_string(claims.to_owned()).unwrap(),
+            ..caller("a", subject)
+        };
+        let by = |issuer: &str| with(&format!(r#"{{"iss":"{issuer}"}}"#), Some("x"));
+        assert!(by("one").is_same_as(&by("one")) && !by("one").is_same_as(&by("two")));
+        assert!(!by("one").is_same_as(&caller("a", Some("x"))));
+        let (seven, later, eight) =
+            (r#"{"team":7,"exp":1,"jti":"a"}"#, r#"{"exp":2,"iat":1,"team":7}"#, r#"{"team":8,"exp":1,"jti":"a"}"#);
+        assert!(with(seven, None).goes_on_as(&with(later, None)));
+        assert!(!with(seven, None).goes_on_as(&with(eight, None)));
+        assert!(with(seven, Some("x")).goes_on_as(&with(eight, Some("x"))));
         assert!(caller("a", Some("x")).is_same_as(&caller("a", Some("x"))));
         assert!(!caller("a", Some("x")).is_same_as(&caller("b", Some("x"))));
         assert_eq!(Caller::anonymous().claims.get(), r#"{"role":"anon"}"#);

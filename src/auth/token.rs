@@ -8,12 +8,12 @@ use crate::wire::strict::{self, Members};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use std::fmt;
 
 /// Longest token. Headers of a request are at most 16 kB in all.
 pub(super) const MAX_TOKEN: usize = 8 * 1024;
 
 /// See the module.
-#[derive(Debug)]
 pub(super) struct Token<'a> {
     /// Header and claims, encoded.
     pub(super) signed: &'a str,
@@ -25,6 +25,13 @@ pub(super) struct Token<'a> {
     pub(super) text: String,
     /// The claims.
     pub(super) claims: Members,
+}
+
+/// Without what is signed and by what: whoever reads it in a log could show it.
+impl fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("algorithm", &self.algorithm).field("kid", &self.kid).finish_non_exhaustive()
+    }
 }
 
 /// What is accepted. RS384, RS512 and the like add nothing that anybody needs.
@@ -107,6 +114,8 @@ mod tests {
         assert_eq!((token.algorithm, token.kid.as_deref()), (Algorithm::ES256, Some("../../k';--")));
         assert_eq!((token.text.as_str(), token.signature), (r#"{"a":1}"#, "c2ln"));
         assert_eq!(token.claims[0].0, "a");
+        let shown = format!("{token:?}");
+        assert!(!shown.contains("eyJ") && !shown.contains("c2ln"), "{shown}");
     }
 
     #[test]

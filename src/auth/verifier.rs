@@ -63,6 +63,12 @@ impl Verifier {
         let expected = Expected::new(options.issuer.clone(), options.audience.clone(), role)?;
         let source = options.jwks_url.as_deref().map(Source::new).transpose()?;
         let jwks = source.map(|source| Jwks::start(source, tasks));
+        if jwks.is_some() && options.audience.is_none() {
+            tracing::warn!(
+                "`jwks_url` without `jwt_audience`: every token that the issuer signs is taken, also those it gave out for other \
+                 services; set `jwt_audience` to what `aud` of the tokens for this gateway is"
+            );
+        }
         tasks.spawn("wall clock", options.clock.clone().watch());
         Ok(Verifier { keys, jwks, expected, clock: options.clock.clone(), said: Once::new() })
     }

@@ -70,6 +70,15 @@ pub(super) fn caller(access: &Access) -> &Arc<Caller> {
     }
 }
 
+/// Refuses whoever's authority ended while something was waited for: asked right before a write begins, and before what was read is
+/// told.
+///
+/// # Errors
+/// 401, in the words for every token.
+pub(super) fn still(access: &Access, app: &App) -> Result<(), Problem> {
+    if caller(access).is_over(app.verifier.clock()) { Err(Problem::bad_token()) } else { Ok(()) }
+}
+
 /// `POST /v1/tickets`: a ticket for whoever shows a token in `Authorization`.
 ///
 /// # Errors

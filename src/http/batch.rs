@@ -88,7 +88,7 @@ pub(super) async fn batch(
     let Batch { ops } = serde_json::from_slice(&body)
         .map_err(|e| malformed(format!("a batch is `{{\"ops\": [{{\"op\", \"table\", ..}}]}}`: {e}")))?;
     let plan = plan(&ops, &app.hub.tables(), &access, wishes.prefer)?;
-    let outcome = perform(&app, plan, wishes.claim(&request, &body, &access)).await?;
+    let outcome = perform(&app, &access, plan, wishes.claim(&request, &body, &access)).await?;
     Ok(respond(outcome, |mut body, position| {
         body.insert_str(body.len() - 1, &format!(",\"position\":{}", serde_json::json!(position)));
         body
@@ -134,8 +134,9 @@ pub(super) fn plan(
 /// Carries it out.
 ///
 /// # Errors
-/// The problem of the operation that failed.
-pub(super) async fn perform(app: &App, plan: Plan, claim: Option<Claim>) -> Result<Outcome, Problem> {
+/// The problem of the operation that failed; 401 when authority ended meanwhile.
+pub(super) async fn perform(app: &App, access: &Access, plan: Plan, claim: Option<Claim>) -> Result<Outcome, Problem> {
+    auth::still(access, app)?;
     let order = Order { claim, operations: plan.operations, render: plan.render };
     app.writer.perform(order).await.map_err(|failure| match failure.operation {
         Some(index) => Problem::from(failure).of_operation(index),

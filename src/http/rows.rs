@@ -8,7 +8,7 @@ use super::read_params::{ListParams, RowParams, min_position, pairs};
 use super::representation;
 use super::stream::{accepts, ready};
 use super::target::address;
-use super::{App, MAX_URI, Problem, body};
+use super::{App, MAX_URI, Problem, auth, body};
 use crate::cache::Reach;
 use crate::change::Position;
 use crate::hub::Tables;
@@ -49,6 +49,7 @@ pub(super) async fn list(
     };
     let (asked, min) = admit(&app, &request, !is_query && is_anyone(access), read).await?;
     let answer = app.reads.read(&asked.query, min).await?;
+    auth::still(access, &app)?;
     let next = || asked.next.and_then(|offset| next_page(&request, &body, offset));
     let mut response = representation::of(&answer, &asked, request.headers(), next, began)?;
     if !is_query {
@@ -73,6 +74,7 @@ pub(super) async fn row(request: HttpRequest, app: web::Data<App>, access: &Acce
     };
     let (asked, min) = admit(&app, &request, is_anyone(access), read).await?;
     let answer = app.reads.read(&asked.query, min).await?;
+    auth::still(access, &app)?;
     representation::of(&answer, &asked, request.headers(), || None, began)
 }
 

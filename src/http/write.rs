@@ -6,7 +6,7 @@ use super::etag::EntityTag;
 use super::fault::row_json;
 use super::target::{address, based_on, columns, no_query, row_key, table};
 use super::wishes::{Return, Wishes};
-use super::{App, POSITION, Problem, body, stream};
+use super::{App, POSITION, Problem, auth, body, stream};
 use crate::change::Table;
 use crate::permit::Permit;
 use crate::pg::write::{Answer, Expected, Operation, Order, Outcome, Render, Verb, Written};
@@ -115,6 +115,7 @@ async fn one(
             answered: with_row(verb, wishes.prefer),
         }],
     };
+    auth::still(access, &app)?;
     let outcome = app.writer.perform(order).await?;
     Ok(respond(outcome, |body, _| body))
 }

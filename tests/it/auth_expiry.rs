@@ -10,6 +10,7 @@ use rowcast::auth::Clock;
 use rowcast::wire::CloseReason;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// No byte of data may come later than this after `exp`. The contract has 30 s; what is on its way has a second or two.
 const AFTER: Duration = Duration::from_secs(10);
@@ -27,6 +28,13 @@ async fn small() -> (World, TestGateway) {
 fn until(seconds: i64) -> (String, i64) {
     let exp = now() + seconds;
     (shared(SECRET.as_bytes(), HS256, &json!({ "sub": "ann", "role": "player", "exp": exp })), exp)
+}
+
+/// Where those stand who show such a token: what they may see is part of a position.
+async fn position(gateway: &TestGateway) -> String {
+    let url = gateway.url("/v1/changes?table=t&id=eq.1");
+    let answer = reqwest::Client::new().get(url).bearer_auth(until(60).0).send().await.unwrap();
+    answer.headers()["rowcast-position"].to_str().unwrap().to_owned()
 }
 
 /// Writes until it is dropped.
@@ -108,9 +116,7 @@ async fn a_socket_is_reminded_lives_longer_by_another_token_and_ends() {
 #[tokio::test]
 async fn a_poll_answers_what_it_has() {
     let (_world, gateway) = small().await;
-    // with the rows: one from before the table was known would be told to begin anew
-    let rows = reqwest::get(gateway.url("/v1/changes?table=t")).await.unwrap();
-    let position = rows.headers()["rowcast-position"].to_str().unwrap().to_owned();
+    let position = position(&gateway).await;
     let (token, exp) = until(3);
     let poll = |token: String| {
         let url = gateway.url(&format!("/v1/changes?table=t&since={position}&wait=50"));
@@ -204,29 +210,22 @@ async fn a_stream_ends_in_the_middle_of_its_snapshot() {
 async fn a_stream_ends_in_the_middle_of_what_it_missed() {
     let world = World::new().await;
     world.run(LARGE).await;
-    let gateway = world
-        .gateway_with(|s| {
-            with_secret(s);
-            // what was missed is read from the log, not from memory
-            s.ring_bytes = 64 * 1024;
-            s.batch_bytes = 512 << 20;
-        })
-        .await;
-    // a position behind everything that watching the table left in the log
-    let mut small = Sse::open(gateway.address, "table=t&id=eq.1&select=id,n").await;
-    let client: &mut dyn Client = &mut small;
-    client.until("the snapshot", |r| r.row("1").is_some()).await;
-    world.run("update t set n = 7 where id = 1").await;
-    client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 7)).await;
-    let position = client.replica().position.clone().unwrap();
+    let gateway = world.gateway_with(|s| {
+        with_secret(s);
+        // what was missed is read from the log, not from memory
+        s.ring_bytes = 64 * 1024;
+        s.batch_bytes = 512 << 20;
+    });
+    let gateway = gateway.await;
+    let (head_before, position) =
+        (gateway.readyz().await["position"].as_str().unwrap().to_owned(), position(&gateway).await);
     let sql = world.sql().await;
     for part in 0..10 {
         sql.batch_execute(&format!("update t set n = n + 1 where id % 10 = {part}")).await.unwrap();
     }
-    sql.batch_execute("update t set n = 9 where id = 1").await.unwrap();
-    client.until("everything was read", |r| r.row("1").is_some_and(|row| row["n"] == 9)).await;
-    drop(small);
-    let read = late_reader(&gateway, &format!("&since={position}"), 15).await;
+    let head = || async { gateway.readyz().await["position"].as_str().unwrap().to_owned() };
+    eventually("the changes were read", || async { head().await != head_before }).await;
+    let read = late_reader(&gateway, &format!("&since={position}")).await;
     let (events, _) = events(&read);
     let begin = |event: &&str| event[..event.len().min(150)].to_owned();
     let replay = events.iter().any(|event| event.contains("\"type\":\"changes\""));
@@ -298,5 +297,122 @@ async fn a_wall_clock_that_jumps_ends_tokens_and_nothing_else() {
     world.run("update t set n = 2").await;
     let client: &mut dyn Client = &mut nobody;
     client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 2)).await;
+    gateway.stop().await;
+}
+
+/// One table, and a gateway whose wall clock can be set.
+async fn with_clock() -> (World, TestGateway, Clock) {
+    let world = World::new().await;
+    world
+        .run("create table t (id int primary key, n int); insert into t values (1, 0); select rowcast.watch('t', public => true); select rowcast.allow('t', 'player', write => true)")
+        .await;
+    let clock = Clock::default();
+    let gateway = world
+        .gateway_with(|s| {
+            with_secret(s);
+            s.auth.clock = clock.clone();
+        })
+        .await;
+    (world, gateway, clock)
+}
+
+fn insert(id: i32) -> Value {
+    json!({ "type": "write", "id": "w", "ops": [{ "op": "insert", "table": "t", "row": { "id": id, "n": 0 } }] })
+}
+
+async fn keys(world: &World) -> Vec<i32> {
+    let rows = world.sql().await.query("select id from t order by id", &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn a_write_that_comes_after_the_token_is_over_never_begins() {
+    let (world, gateway, clock) = with_clock().await;
+    // with a subscription that is live it rides
+    for subscribed in [false, true] {
+        let (token, _) = until(3600);
+        let mut socket = Socket::ready_as(gateway.address, Some(&token)).await;
+        if subscribed {
+            socket.send(json!({ "type": "subscribe", "sub": "1", "table": "t" })).await;
+            socket.until("cursor").await;
+        }
+        socket.send(insert(if subscribed { 20 } else { 10 })).await;
+        socket.until("ack").await;
+        // nobody is woken by it: the frame is the first that the connection hears of
+        clock.creep(3_700_000);
+        socket.send(insert(2)).await;
+        let ended = socket.end().await;
+        assert_eq!(ended, Ended::Closed(4001, "token-expired".to_owned()));
+        assert!(!keys(&world).await.contains(&2));
+        clock.creep(-3_700_000);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_write_that_began_in_time_is_carried_out() {
+    let (world, gateway, clock) = with_clock().await;
+    let (token, _) = until(3600);
+    let mut socket = Socket::ready_as(gateway.address, Some(&token)).await;
+    let sql = world.sql().await;
+    let version: i64 = sql.query_one("select row_version from t where id = 1", &[]).await.unwrap().get(0);
+    let mut holder = world.sql().await;
+    let held = holder.transaction().await.unwrap();
+    held.execute("select from t where id = 1 for update", &[]).await.unwrap();
+    socket
+        .send(json!({ "type": "write", "id": "w", "ops": [{ "op": "update", "table": "t", "key": "1", "version": version, "set": { "n": 7 } }] }))
+        .await;
+    let waits = "select count(*) from pg_locks where not granted";
+    let held_up = async || sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0;
+    tokio::select! {
+        () = eventually("the write waits for the row", &held_up) => {}
+        refused = socket.until("problem") => panic!("{refused}"),
+    }
+    clock.creep(3_700_000);
+    socket.send(insert(2)).await;
+    held.commit().await.unwrap();
+    assert_eq!(socket.end().await, Ended::Closed(4001, "token-expired".to_owned()));
+    eventually("the first is written", || async {
+        sql.query_one("select n from t where id = 1", &[]).await.unwrap().get::<_, i32>(0) == 7
+    })
+    .await;
+    assert_eq!(keys(&world).await, [1], "the second never began");
+    gateway.stop().await;
+}
+
+/// Asks with a body that comes in two parts, the second when the token is over; returns the answer.
+async fn trickled(gateway: &TestGateway, method: &str, path: &str, kind: &str, body: &str) -> String {
+    let (token, exp) = until(3);
+    let mut socket = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+    let (first, rest) = body.split_at(body.len() / 2);
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{first}",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    while now() < exp {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    socket.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_body_that_ends_after_the_token_is_refused() {
+    let (world, gateway, _) = with_clock().await;
+    let json = "application/json";
+    let batch = r#"{"ops":[{"op":"insert","table":"t","row":{"id":3,"n":0}}]}"#;
+    // a token that is first looked at when it is over would have the leeway, and be taken
+    let answers = tokio::join!(
+        trickled(&gateway, "POST", "/v1/tables/t", json, r#"{"id":2,"n":0}"#),
+        trickled(&gateway, "POST", "/v1/batch", json, batch),
+        trickled(&gateway, "QUERY", "/v1/tables/t", "application/x-www-form-urlencoded", "id=eq.1&select=id,n"),
+    );
+    for answer in [answers.0, answers.1, answers.2] {
+        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("the token is not accepted"), "{answer}");
+    }
+    assert_eq!(keys(&world).await, [1]);
     gateway.stop().await;
 }

@@ -207,3 +207,36 @@ async fn several_subscriptions_share_a_position_and_each_knows_its_part() {
     }
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_single_subscription_is_told_the_rows_of_the_new_claims_alone() {
+    let world = World::new().await;
+    world.run(TABLES).await;
+    let gateway = gateway(&world).await;
+    let of = |tenant: &str| token(json!({ "role": "member", "sub": "ann", "tenant": tenant }));
+    let mut socket = Socket::ready_as(gateway.address, Some(&of("a"))).await;
+    socket.send(json!({ "type": "subscribe", "sub": "x", "table": "notes" })).await;
+    socket.until("snapshot").await;
+    // it is told by the passes that tell everybody of the same rule
+    world.run("update notes set body = 'canary-a2' where id = 1").await;
+    socket.until("changes").await;
+    socket.send(json!({ "type": "auth", "token": of("b") })).await;
+    socket.until("auth").await;
+    let before = socket.seen.len();
+    world.run("update notes set body = 'canary-a3' where id = 1").await;
+    let reset = socket.until("reset").await;
+    assert_eq!(reset["reason"], "permission-changed");
+    assert_eq!(socket.until("snapshot").await["rows"][0]["key"], "2");
+    world.run("update notes set body = 'canary-a4' where id = 1; update notes set body = 'new' where id = 2").await;
+    socket.until("changes").await;
+    let after: String = socket.seen[before..].iter().map(ToString::to_string).collect();
+    assert!(!after.contains("canary-a"), "{after}");
+    // nobody is named by these: they may be two
+    let nobody = |tenant: &str| token(json!({ "role": "member", "tenant": tenant }));
+    let mut socket = Socket::ready_as(gateway.address, Some(&nobody("a"))).await;
+    socket.send(json!({ "type": "auth", "token": nobody("a") })).await;
+    socket.until("auth").await;
+    socket.send(json!({ "type": "auth", "token": nobody("b") })).await;
+    assert_eq!(socket.closed().await, 4403);
+    gateway.stop().await;
+}

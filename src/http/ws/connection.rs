@@ -2,7 +2,7 @@
 //!
 //! Must not know: SQL, how frames are read. Invariants: only whole frames leave; more is taken from the session only when the
 //! socket took the last; after `unsubscribed` nothing of that subscription leaves; a `cursor` after `subscribed` is also that one's; nothing that waits for the database
-//! holds up what is told.
+//! holds up what is told; nothing is heard once the connection is to end, and no write begins.
 //!
 //! A client with one subscription that is live rides, see [`ride`].
 
@@ -92,6 +92,8 @@ enum Told {
     Event(Event),
     /// A subscription is taken: what was told before says nothing of it.
     Subscribed(String),
+    /// Another token is taken: what was told before was for the one before.
+    Auth(String),
 }
 
 /// Why it ends.
@@ -184,15 +186,18 @@ impl Connection {
             let outlet = self.outlet.as_mut().ok_or(CloseReason::Lost)?;
             // apart: most of the time a client rides, and does not need the room this takes
             let next = Box::pin(self.session.next());
+            // in this order none starves: what is queued for the socket is bounded by a pass, answers by the writes there may be,
+            // frames by the quota; the session is asked last, and has always more
             tokio::select! {
+                biased;
                 reason = self.stay.ends() => return Err(reason.into()),
                 written = outlet.write_all(&mut self.leaving), if waiting => written?,
+                Some(answer) = self.writes.next(), if !self.writes.is_empty() => text_frame(&answer, &mut self.answers),
                 heard = self.incoming.next(), if self.answers.len() < ANSWERS => {
                     let heard = heard?;
                     self.note()?;
                     self.hear(heard).await?;
                 }
-                Some(answer) = self.writes.next(), if !self.writes.is_empty() => text_frame(&answer, &mut self.answers),
                 () = sleep_until(due) => {
                     if self.is_reminder_due() {
                         self.remind();
@@ -241,6 +246,7 @@ impl Connection {
                 Some(Told::Subscribed(sub)) => {
                     text_frame(&format!("{{\"type\":\"subscribed\",\"sub\":{}}}", quoted(&sub)), &mut out);
                 }
+                Some(Told::Auth(answer)) => text_frame(&answer, &mut out),
                 None => break,
             }
         }
@@ -257,7 +263,11 @@ impl Connection {
         Err(end(CloseReason::Quota, "at most 100 frames a second, and 1000 at once"))
     }
 
+    /// Does what it says, unless it came too late: a timer is some milliseconds behind the moment it is for.
     async fn hear(&mut self, heard: Heard) -> Result<(), End> {
+        if let Some(reason) = self.stay.over() {
+            return Err(reason.into());
+        }
         match heard {
             Heard::Text(text) => self.take(&text).await,
             Heard::Ping(payload) => {
@@ -341,7 +351,7 @@ impl Connection {
         self.session.remove(label);
         self.events.retain(|told| match told {
             Told::Event(Event::Message { sub, .. }) => **sub != *label,
-            Told::Event(Event::Cursor { .. }) => true,
+            Told::Event(Event::Cursor { .. }) | Told::Auth(_) => true,
             Told::Subscribed(sub) => sub != label,
         });
         self.answer(&format!("{{\"type\":\"unsubscribed\",\"sub\":{}}}", quoted(label)));
@@ -364,7 +374,7 @@ impl Connection {
             return outlet.abandon();
         }
         if end.reason.says_bye() {
-            // what was written is written: whoever waits for the answer gets it
+            // what was written is written: whoever waits for the answer gets it; one that has not begun looks at the token first
             let answered = async {
                 while let Some(answer) = self.writes.next().await {
                     text_frame(&answer, &mut self.answers);

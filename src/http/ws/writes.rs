@@ -25,7 +25,7 @@ async fn perform(app: &App, access: &Access, write: &Write) -> Result<Outcome, P
     let texts = write.ops.iter().map(|op| op.get());
     let claim: Option<Claim> =
         write.idempotency_key.as_deref().map(|key| wishes::claim_of_message(access, key, texts)).transpose()?;
-    batch::perform(app, plan, claim).await
+    batch::perform(app, access, plan, claim).await
 }
 
 /// `{"type": "ack", "id", "rows", "position"}`.

@@ -51,15 +51,16 @@ impl Connection {
     async fn sit(&mut self, mut seat: Seat) -> (Option<Back>, Turn) {
         loop {
             let due = self.due();
+            // frames come before the passes, which have always more; there may be so many and no more
             let turn = tokio::select! {
-                back = seat.back() => return (back, Turn::PutDown),
+                biased;
                 reason = self.stay.ends() => Turn::Over(reason.into()),
+                Some(answer) = self.writes.next(), if !self.writes.is_empty() => Turn::Written(answer),
                 heard = self.incoming.next() => match heard.map_err(End::from).and_then(|h| self.note().map(|()| h)) {
                     Ok(Heard::Pong) => continue,
                     Ok(heard) => Turn::Heard(heard),
                     Err(end) => Turn::Over(end),
                 },
-                Some(answer) = self.writes.next(), if !self.writes.is_empty() => Turn::Written(answer),
                 () = sleep_until(due) => {
                     let reminds = self.is_reminder_due();
                     match if reminds { Ok(true) } else { self.pulse.beat(Instant::now()) } {
@@ -69,6 +70,7 @@ impl Connection {
                         Err(reason) => Turn::Over(reason.into()),
                     }
                 }
+                back = seat.back() => return (back, Turn::PutDown),
             };
             return (seat.leave(), turn);
         }

@@ -1,9 +1,10 @@
 //! Who a connection is for: what `init` shows, what `auth` brings later, and the reminder in between.
 //!
 //! Must not know: tokens' insides, subscriptions. Invariants: a connection is for one subject and one role from `init` to its
-//! end; it shows its credential once, and another only to live longer.
+//! end; it shows its credential once, and another only to live longer; no row that only the claims before show is told after the
+//! answer to `auth`.
 
-use super::{Connection, End, end};
+use super::{Connection, End, Told, end};
 use crate::auth::{Caller, Rejected};
 use crate::session::Access;
 use crate::wire::CloseReason;
@@ -34,13 +35,16 @@ impl Connection {
     /// The token of `auth`.
     pub(super) async fn renew(&mut self, token: &str) -> Result<(), End> {
         let caller = self.verify(token).await?;
-        if !self.caller.is_same_as(&caller) || self.caller.is_anonymous() {
-            return Err(end(CloseReason::Forbidden, "`auth` goes on for the same subject and role: connect anew"));
+        if self.caller.is_anonymous() || !self.caller.goes_on_as(&caller) {
+            return Err(end(
+                CloseReason::Forbidden,
+                "`auth` goes on for the same issuer, subject and role: connect anew",
+            ));
         }
         self.becomes(caller);
         self.expect_end();
         let expires = self.expires_in();
-        self.answer(&format!("{{\"type\":\"auth\",\"token_expires_in\":{expires}}}"));
+        self.events.push_back(Told::Auth(format!("{{\"type\":\"auth\",\"token_expires_in\":{expires}}}")));
         Ok(())
     }
 
@@ -56,6 +60,8 @@ impl Connection {
     fn becomes(&mut self, caller: Arc<Caller>) {
         self.stay.belongs_to(&caller);
         self.session.act_for(Access::Caller(caller.clone()));
+        // it rides what the claims before show: the session looks first whether these show it too
+        self.walks = true;
         self.caller = caller;
     }
 
