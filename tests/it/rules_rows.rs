@@ -380,5 +380,20 @@ async fn a_row_that_shares_a_key_for_a_while_is_not_reached() {
     let gone = json!({ "op": "delete", "table": "slots", "key": "8" });
     ask(&w, &a, "POST", "/v1/batch", &[], &json!({ "ops": [own, gone] }).to_string()).await.ok(200);
     assert_eq!(w.text("select count(*) from slots").await, "1");
+    // also where a trigger lets them share it
+    w.world
+        .run(
+            "create function later() returns trigger language plpgsql as $$ begin set constraints all deferred; return new; end $$;
+             create trigger later before insert on slots for each row execute function later()",
+        )
+        .await;
+    for second in [
+        json!({ "op": "delete", "table": "slots", "key": "7" }),
+        json!({ "op": "update", "table": "slots", "key": "7", "set": { "body": "mine" } }),
+    ] {
+        let answer = ask(&w, &a, "POST", "/v1/batch", &[], &json!({ "ops": [insert, second] }).to_string()).await;
+        assert!([403, 409].contains(&answer.status) && !answer.body.contains("canary-b"), "{}", answer.body);
+        assert_eq!(w.text("select string_agg(concat(id, tenant, body), ' ') from slots").await, "7bcanary-b");
+    }
     w.gateway.stop().await;
 }
