@@ -225,7 +225,7 @@ async fn a_stream_ends_in_the_middle_of_what_it_missed() {
     }
     let head = || async { gateway.readyz().await["position"].as_str().unwrap().to_owned() };
     eventually("the changes were read", || async { head().await != head_before }).await;
-    let read = late_reader(&gateway, &format!("&since={position}")).await;
+    let read = late_reader(&gateway, &format!("&since={position}"), 15).await;
     let (events, _) = events(&read);
     let begin = |event: &&str| event[..event.len().min(150)].to_owned();
     let replay = events.iter().any(|event| event.contains("\"type\":\"changes\""));
