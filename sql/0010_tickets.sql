@@ -1,7 +1,7 @@
 -- One-time tickets: how a page that cannot send a header (EventSource, WebSocket) shows who it is.
 --
 -- Must not know: tokens, HTTP. Invariants: a ticket is taken once, whichever gateway it is shown to; nobody who reads the table has a ticket,
--- as only its hash is kept; a ticket is good for 30 seconds by the database's clock, which is the same for all gateways.
+-- as only its hash is kept; a caller has about a hundred that were not shown; a ticket is good for 30 seconds by the database's clock, which is the same for all gateways.
 
 set role rowcast_owner;
 insert into rowcast.migration (id, name) values (10, 'tickets');
@@ -11,13 +11,16 @@ create unlogged table rowcast.ticket (
   hash bytea primary key,
   claims json not null,
   caller json not null,
+  who text not null,
   at timestamptz not null default clock_timestamp()
 );
 create index ticket_at on rowcast.ticket using btree (at);
+create index ticket_who on rowcast.ticket using hash (who);
 comment on table rowcast.ticket is 'one-time tickets that were given out and not shown yet';
 comment on column rowcast.ticket.hash is 'SHA-256 of the ticket';
 comment on column rowcast.ticket.claims is 'the claims of the token it was given for, as they were signed';
 comment on column rowcast.ticket.caller is 'what the gateway read in them: role, subject, token id, exp';
+comment on column rowcast.ticket.who is 'whom its number is limited for: issuer, role and subject; without a subject, the token';
 comment on column rowcast.ticket.at is 'when it was given out';
 revoke all on rowcast.ticket from public;
 
@@ -39,16 +42,22 @@ end
 $forget$;
 comment on function rowcast.forget_tickets(int) is 'forget tickets that were never shown; returns how many';
 
--- Keep a ticket that is being given out. `hash`: its SHA-256; `claims`, `caller`: see rowcast.ticket. Returns: nothing. Tables: ticket.
+-- Keep a ticket that is being given out. `hash`: its SHA-256; `claims`, `caller`: see rowcast.ticket. Returns: nothing; RC429 when the
+-- caller has 100 that were not shown. Several that are given at the same moment may make it a few more. Tables: ticket.
 create function rowcast.give_ticket(hash bytea, claims json, caller json) returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $give$
 #variable_conflict use_variable
+declare
+  v_who text := json_build_array(claims ->> 'iss', caller ->> 'role', caller ->> 'subject', case when caller ->> 'subject' is null then md5(claims::text) end)::text;
 begin
   -- more than comes: the table never grows beyond what 30 seconds bring
   perform rowcast.forget_tickets(2);
-  insert into rowcast.ticket (hash, claims, caller) values (hash, claims, caller);
+  if (select count(*) from rowcast.ticket as t where t.who = v_who and t.at > clock_timestamp() - interval '30 s') >= 100 then
+    raise exception 'this caller has 100 tickets that were not shown' using errcode = 'RC429';
+  end if;
+  insert into rowcast.ticket (hash, claims, caller, who) values (hash, claims, caller, v_who);
 end
 $give$;
 comment on function rowcast.give_ticket(bytea, json, json) is 'keep a ticket that is being given out';

@@ -50,6 +50,8 @@ pub struct Core {
     pub writer: Writer,
     /// Who may come without a header of its own.
     pub tickets: Tickets,
+    /// Tickets that are shown.
+    pub taken_tickets: Tickets,
     /// The database side's state.
     pub status: Arc<Status>,
     /// Wake-ups.
@@ -99,6 +101,7 @@ impl Core {
         });
         let writer = Writer::new(pool.clone(), writes, hub.clone(), tasks.clone());
         let tickets = Tickets::new(pool.clone(), settings.auth.clock.clone());
+        let taken_tickets = Tickets::new(pool.clone(), settings.auth.clock.clone());
         let (status, bell) = (Arc::new(Status::default()), Arc::new(Bell::default()));
         tasks.spawn("doorbell", doorbell::listen(direct.clone(), pool.clone(), bell.clone(), tasks.clone()));
         let ticker = Ticker {
@@ -117,7 +120,7 @@ impl Core {
             },
         };
         tasks.spawn_critical("ticker", ticker.run());
-        Ok(Core { hub, reads, writer, tickets, status, bell, tasks })
+        Ok(Core { hub, reads, writer, tickets, taken_tickets, status, bell, tasks })
     }
 }
 
@@ -157,6 +160,7 @@ impl Gateway {
             writer: core.writer.clone(),
             verifier,
             tickets: core.tickets.clone(),
+            taken_tickets: core.taken_tickets.clone(),
             status: core.status.clone(),
             bell: core.bell.clone(),
             closes: closes.clone(),

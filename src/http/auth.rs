@@ -6,10 +6,14 @@
 use super::credentials::{token, twice};
 use super::{App, Problem, stream, target};
 use crate::auth::{Caller, Rejected};
+use crate::pg::PgError;
 use crate::session::Access;
 use actix_web::{HttpRequest, HttpResponse, web};
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// What the database says when a caller has all the tickets it may have.
+const TOO_MANY: &str = "RC429";
 
 /// In whose name something is done: borrowed for those who show nothing.
 pub(super) type Whose = Cow<'static, Access>;
@@ -49,16 +53,23 @@ pub(super) async fn access_with(request: &HttpRequest, app: &App, ticket: Option
     if token(request, &app.ws.allowed_origins)?.is_some() {
         return Err(twice());
     }
-    let taken = Box::pin(app.tickets.take(ticket)).await.map_err(|error| {
+    let taken = Box::pin(app.taken_tickets.take(ticket)).await.map_err(|error| {
         tracing::warn!(%error, "a ticket could not be looked up");
         Problem::unavailable("unavailable", "the ticket could not be looked up, get another")
     })?;
-    let caller = taken.filter(|caller| !caller.is_over(app.verifier.clock())).ok_or_else(Problem::bad_token)?;
+    let caller = taken.filter(|caller| is_before_end(caller, app)).ok_or_else(Problem::bad_token)?;
     Ok(whose(Arc::new(caller)))
 }
 
 fn whose(caller: Arc<Caller>) -> Whose {
     Cow::Owned(Access::Caller(caller))
+}
+
+/// A ticket never outlives its token: it has nothing of the leeway, which is for tokens that come late.
+fn is_before_end(caller: &Caller, app: &App) -> bool {
+    let clock = app.verifier.clock();
+    let ends = caller.expiry.as_ref().is_none_or(|expiry| expiry.exp.saturating_mul(1000) > clock.wall());
+    ends && !caller.is_over(clock)
 }
 
 /// Who that is.
@@ -82,7 +93,7 @@ pub(super) fn still(access: &Access, app: &App) -> Result<(), Problem> {
 /// `POST /v1/tickets`: a ticket for whoever shows a token in `Authorization`.
 ///
 /// # Errors
-/// 401 without a token, or with one that is not accepted.
+/// 401 without a token, or with one that is not accepted; 429 when there are too many.
 pub(super) async fn ticket(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
     stream::accepts(&request, "application/json")?;
     target::no_query(&request)?;
@@ -90,9 +101,19 @@ pub(super) async fn ticket(request: HttpRequest, app: web::Data<App>) -> Result<
         return Err(Problem::no_token());
     }
     let access = access(&request, &app).await?;
-    let given = app.tickets.give(caller(&access)).await.map_err(|error| {
-        tracing::warn!(%error, "a ticket could not be kept");
-        Problem::unavailable("unavailable", "the ticket could not be kept, ask again")
+    if !is_before_end(caller(&access), &app) {
+        return Err(Problem::bad_token());
+    }
+    let given = app.tickets.give(caller(&access)).await.map_err(|error| match error {
+        PgError::Server(_, state) if state.code() == TOO_MANY => {
+            let detail =
+                "100 tickets of this subject and role wait to be shown: show them, or come back when they are over";
+            Problem::new(429, "too-many-tickets", detail).retry()
+        }
+        error => {
+            tracing::warn!(%error, "a ticket could not be kept");
+            Problem::unavailable("unavailable", "the ticket could not be kept, ask again")
+        }
     })?;
     // a token in its last second
     let (ticket, life) = given.ok_or_else(Problem::bad_token)?;

@@ -92,7 +92,10 @@ pub struct App {
     pub(crate) read_max_rows: usize,
     pub(crate) writer: Writer,
     pub(crate) verifier: Verifier,
+    /// Those that are given.
     pub(crate) tickets: Tickets,
+    /// Those that are shown, with places of their own: giving holds up nobody who has one.
+    pub(crate) taken_tickets: Tickets,
     pub(crate) status: Arc<Status>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) closes: Arc<Closes>,

@@ -59,6 +59,7 @@ const TITLES: &[(&str, &str)] = &[
     ("too-many-subscriptions", "too many subscriptions on one connection"),
     ("already-subscribed", "a subscription has this name already"),
     ("too-many-writes", "too many writes at once on one connection"),
+    ("too-many-tickets", "too many tickets wait to be shown"),
     ("unauthorized", "who asks is not known"),
     ("origin-not-allowed", "pages of this origin may not connect"),
     ("upgrade-required", "this address speaks WebSocket"),

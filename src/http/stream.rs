@@ -10,6 +10,7 @@ use super::params::{StreamParams, start};
 use super::rail::Rail;
 use super::sse::{self, READY_WAIT};
 use super::{App, Problem, auth, body, subscribe, target};
+use crate::auth::Caller;
 use crate::hub::Start;
 use crate::session::{Access, Event, Request, Session};
 use crate::wire::{CloseReason, Format};
@@ -99,27 +100,29 @@ async fn events(
         return Err(Problem::no_state());
     };
     let farewell = |reason| Ok(Opened::Answered(sse::farewell(app, reason)));
-    let access = match auth::access_with(request, app, ticket).await {
-        // passes, as below
-        Err(problem) if problem.status() == 503 => return farewell(CloseReason::of_problem(problem.code())),
-        access => access?,
-    };
+    // what passes is told before a ticket is looked at: who comes back shows it again
     if app.stopping.is_cancelled() {
         return farewell(CloseReason::ShuttingDown);
     }
     if !ready(app).await {
         return farewell(CloseReason::NotReady);
     }
+    let Some(mut stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip()), Caller::anonymous()) else {
+        // as a status an EventSource would never come back
+        let in_band = wants_events(request.headers());
+        return if in_band { farewell(CloseReason::Overloaded) } else { Err(too_many_streams()) };
+    };
+    let access = match auth::access_with(request, app, ticket).await {
+        // passes, as above
+        Err(problem) if problem.status() == 503 => return farewell(CloseReason::of_problem(problem.code())),
+        access => access?,
+    };
+    stay.belongs_to(auth::caller(&access));
     match check(app, &access, requests.iter().map(|(request, _)| request)) {
         // passes; an EventSource that got it as a status would never come back
         Err(problem) if problem.status() == 503 => return farewell(CloseReason::of_problem(problem.code())),
         checked => checked?,
     }
-    let Some(stay) = app.streams.enter(request.peer_addr().map(|peer| peer.ip()), auth::caller(&access)) else {
-        // as a status an EventSource would never come back
-        let in_band = wants_events(request.headers());
-        return if in_band { farewell(CloseReason::Overloaded) } else { Err(too_many_streams()) };
-    };
     let mut session = match Session::open(app.hub.clone(), access.into_owned(), requests).await {
         Ok(session) => session,
         Err(error) => {
@@ -149,11 +152,11 @@ pub(super) fn too_many_streams() -> Problem {
 pub(super) async fn changes(request: HttpRequest, app: web::Data<App>) -> Result<HttpResponse, Problem> {
     accepts(&request, "application/json")?;
     let params = params(&request)?;
-    let access = auth::access_with(&request, &app, params.ticket.as_deref()).await?;
-    let (caller, clock) = (auth::caller(&access).clone(), app.verifier.clock());
     if !ready(&app).await {
         return Err(Problem::unavailable("not-ready", "the gateway has not reached its database yet, see `/readyz`"));
     }
+    let access = auth::access_with(&request, &app, params.ticket.as_deref()).await?;
+    let (caller, clock) = (auth::caller(&access).clone(), app.verifier.clock());
     check(&app, &access, params.requests.iter())?;
     let begin = params.since.unwrap_or(Start::Snapshot);
     let requests = params.requests.into_iter().map(|request| (request, begin)).collect();

@@ -1,10 +1,11 @@
 //! Tickets: once, on any gateway, and for as long as they are good.
 
-use crate::support::keys::token;
+use crate::support::keys::{SECRET, now, shared, token};
 use crate::support::socket::Socket;
 use crate::support::{TestGateway, World, with_secret};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use jsonwebtoken::Algorithm::HS256;
 use serde_json::{Value, json};
 
 async fn served() -> (World, TestGateway, TestGateway) {
@@ -118,6 +119,72 @@ async fn a_stream_by_ticket_ends_with_the_token_it_stands_for() {
     }
     let last = text.trim_end().rsplit("\n\n").next().unwrap();
     assert!(last.contains("event: bye") && last.contains("token-expired"), "{text}");
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_is_not_used_up_by_what_passes() {
+    let world = World::new().await;
+    world.run("create table t (id int primary key); select rowcast.watch('t', public => true)").await;
+    let gateway = world
+        .gateway_with(|s| {
+            with_secret(s);
+            s.max_streams_per_address = 1;
+        })
+        .await;
+    let there = reqwest::get(gateway.url("/v1/stream?table=t")).await.unwrap();
+    let ticket = ticket(&gateway, &token(60)).await;
+    let path = format!("/v1/stream?table=t&ticket={ticket}");
+    let events = || reqwest::Client::new().get(gateway.url(&path)).header("accept", "text/event-stream").send();
+    let full = events().await.unwrap().text().await.unwrap();
+    assert!(full.contains("event: bye") && full.contains("overloaded"), "{full}");
+    let target = format!("/v1/ws?ticket={ticket}");
+    assert!(Socket::connect_to(gateway.address, &target, &[]).await.is_err());
+    // polls are not counted
+    let path = format!("/v1/changes?table=t&ticket={ticket}");
+    assert_eq!([status(&gateway, &path).await, status(&gateway, &path).await], [200, 401], "good, and used up");
+    drop(there);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_has_a_hundred_that_were_not_shown() {
+    let (world, one, other) = served().await;
+    let signed = |claims: Value| shared(SECRET.as_bytes(), HS256, &claims);
+    let ask = |token: String| reqwest::Client::new().post(one.url("/v1/tickets")).bearer_auth(token).send();
+    let of = |subject: &str| json!({ "sub": subject, "role": "player", "exp": now() + 60 });
+    for _ in 0..10 {
+        for answer in join_all((0..10).map(|_| ask(signed(of("ann"))))).await {
+            assert_eq!(answer.unwrap().status(), 200);
+        }
+    }
+    let refused = ask(signed(of("ann"))).await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (429, true));
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "too-many-tickets");
+    for claims in [of("bob"), json!({ "sub": "ann", "role": "other", "exp": now() + 60 })] {
+        assert_eq!(ask(signed(claims)).await.unwrap().status(), 200);
+    }
+    world.run("update rowcast.ticket set at = at - interval '30 s'").await;
+    assert_eq!(ask(signed(of("ann"))).await.unwrap().status(), 200);
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_has_nothing_of_the_leeway_of_its_token() {
+    let (_world, one, other) = served().await;
+    let exp = now() + 3;
+    let token = shared(SECRET.as_bytes(), HS256, &json!({ "sub": "ann", "exp": exp }));
+    let ticket = ticket(&one, &token).await;
+    while now() < exp {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let answer = reqwest::Client::new().get(one.url("/v1/tables/t")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "clocks may differ");
+    assert_eq!(status(&other, &format!("/v1/changes?table=t&ticket={ticket}")).await, 401);
+    let none = reqwest::Client::new().post(one.url("/v1/tickets")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(none.status(), 401);
     one.stop().await;
     other.stop().await;
 }

@@ -61,6 +61,7 @@ pub(in super::super) fn tickets() -> PathItem {
         .response("401", unauthorized())
         .response("403", problem(&["origin-not-allowed"]))
         .response("406", problem(&["not-acceptable"]))
+        .response("429", passing(&["too-many-tickets"]))
         .response("503", passing(&["unavailable", "not-ready"]));
     let mut item = PathItem::default();
     item.post = Some(oversized(post).build());

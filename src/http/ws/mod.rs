@@ -15,6 +15,8 @@ use super::lasting::Opened;
 use super::outlet::Outlet;
 use super::rail::Rail;
 use super::{App, Problem, auth, credentials, origin, stream};
+use crate::auth::Caller;
+use crate::session::Access;
 use crate::wire::CloseReason;
 use actix_web::dev::Payload;
 use actix_web::http::Version;
@@ -60,10 +62,21 @@ pub(super) async fn ws(request: &HttpRequest, payload: Payload) -> Result<Opened
     // one that offers none gets none, and speaks the only one there is
     let spoken =
         headers.contains_key(SEC_WEBSOCKET_PROTOCOL) || !request.headers().contains_key(SEC_WEBSOCKET_PROTOCOL);
-    let refused = (!spoken).then_some(CloseReason::NoSubprotocol);
-    let access = auth::access_with(request, app, ticket.as_deref()).await?.into_owned();
+    let mut refused = (!spoken).then_some(CloseReason::NoSubprotocol);
     let address = request.peer_addr().map(|peer| peer.ip());
-    let stay = app.streams.enter(address, auth::caller(&access)).ok_or_else(stream::too_many_streams)?;
+    let mut stay = app.streams.enter(address, Caller::anonymous()).ok_or_else(stream::too_many_streams)?;
+    if ticket.is_some() && refused.is_none() {
+        // what passes is told before the ticket is looked at: who comes back shows it again
+        refused = stay.over();
+        if refused.is_none() && !stream::ready(app).await {
+            refused = Some(CloseReason::NotReady);
+        }
+    }
+    let access = match &ticket {
+        Some(_) if refused.is_some() => Access::anonymous().clone(),
+        ticket => auth::access_with(request, app, ticket.as_deref()).await?.into_owned(),
+    };
+    stay.belongs_to(auth::caller(&access));
     let Some(outlet) = Outlet::take(request, app.write_timeout).await else {
         let detail = "an earlier answer of the connection is still unread: connect anew";
         return Err(Problem::unavailable("unavailable", detail));
