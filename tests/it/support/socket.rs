@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -32,6 +32,16 @@ pub enum Ended {
 impl Socket {
     /// Connects with these headers.
     pub async fn connect(at: SocketAddr, headers: &[(&str, &str)]) -> Result<(Socket, Response), tungstenite::Error> {
+        let stream = TcpStream::connect(at).await?;
+        stream.set_nodelay(true)?;
+        Socket::over(stream, at, headers).await
+    }
+
+    async fn over(
+        stream: TcpStream,
+        at: SocketAddr,
+        headers: &[(&str, &str)],
+    ) -> Result<(Socket, Response), tungstenite::Error> {
         let mut request = format!("ws://{at}/v1/ws").into_client_request().unwrap();
         for (name, value) in headers {
             let name: tungstenite::http::HeaderName = name.parse().unwrap();
@@ -39,17 +49,31 @@ impl Socket {
         }
         // a snapshot may be as large as its rows
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let (inner, answer) = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await?;
+        let stream = MaybeTlsStream::Plain(stream);
+        let (inner, answer) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
         Ok((Socket { inner, seen: Vec::new() }, answer))
     }
 
     /// Connects, says `init` and waits for `ready`.
     pub async fn ready(at: SocketAddr) -> Socket {
-        let (mut socket, _) = Socket::connect(at, &[("sec-websocket-protocol", "rowcast.v1")]).await.unwrap();
-        socket.send(json!({ "type": "init" })).await;
-        let ready = socket.next().await;
+        let (socket, _) = Socket::connect(at, &[("sec-websocket-protocol", "rowcast.v1")]).await.unwrap();
+        socket.begun().await
+    }
+
+    /// The same, with a kernel that keeps next to nothing while this does not read.
+    pub async fn narrow(at: SocketAddr) -> Socket {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8 * 1024).unwrap();
+        let stream = socket.connect(at).await.unwrap();
+        let (socket, _) = Socket::over(stream, at, &[]).await.unwrap();
+        socket.begun().await
+    }
+
+    async fn begun(mut self) -> Socket {
+        self.send(json!({ "type": "init" })).await;
+        let ready = self.next().await;
         assert_eq!(ready["type"], "ready", "{ready}");
-        socket
+        self
     }
 
     pub async fn send(&mut self, message: Value) {
