@@ -29,7 +29,18 @@ fn until(seconds: i64) -> (String, i64) {
     (shared(SECRET.as_bytes(), HS256, &json!({ "sub": "ann", "role": "player", "exp": exp })), exp)
 }
 
-/// Writes until it is dropped.
+/// A subscriber, and a position behind everything that watching the table left in the log.
+async fn settled(world: &World, gateway: &TestGateway) -> (Sse, String) {
+    let mut sse = Sse::open(gateway.address, "table=t&id=eq.1&select=id,n").await;
+    let client: &mut dyn Client = &mut sse;
+    client.until("the snapshot", |r| r.row("1").is_some()).await;
+    world.run("update t set n = 7 where id = 1").await;
+    client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 7)).await;
+    let position = client.replica().position.clone().unwrap();
+    (sse, position)
+}
+
+/// Writes until it is ended.
 fn writer(world: &World) -> tokio::task::JoinHandle<()> {
     let url = world.url.clone();
     tokio::spawn(async move {
@@ -107,8 +118,8 @@ async fn a_socket_is_reminded_lives_longer_by_another_token_and_ends() {
 
 #[tokio::test]
 async fn a_poll_answers_what_it_has() {
-    let (_world, gateway) = small().await;
-    let position = gateway.readyz().await["position"].as_str().unwrap().to_owned();
+    let (world, gateway) = small().await;
+    let (_, position) = settled(&world, &gateway).await;
     let (token, exp) = until(3);
     let poll = |token: String| {
         let url = gateway.url(&format!("/v1/changes?table=t&since={position}&wait=50"));
@@ -210,13 +221,8 @@ async fn a_stream_ends_in_the_middle_of_what_it_missed() {
             s.batch_bytes = 512 << 20;
         })
         .await;
-    // a position behind everything that watching the table left in the log
-    let mut small = Sse::open(gateway.address, "table=t&id=eq.1&select=id,n").await;
+    let (mut small, position) = settled(&world, &gateway).await;
     let client: &mut dyn Client = &mut small;
-    client.until("the snapshot", |r| r.row("1").is_some()).await;
-    world.run("update t set n = 7 where id = 1").await;
-    client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 7)).await;
-    let position = client.replica().position.clone().unwrap();
     let sql = world.sql().await;
     for part in 0..10 {
         sql.batch_execute(&format!("update t set n = n + 1 where id % 10 = {part}")).await.unwrap();
