@@ -30,14 +30,18 @@ fn until(seconds: i64) -> (String, i64) {
     (shared(SECRET.as_bytes(), HS256, &json!({ "sub": "ann", "role": "player", "exp": exp })), exp)
 }
 
-/// Where those stand who show such a token: what they may see is part of a position.
-async fn position(gateway: &TestGateway) -> String {
-    let url = gateway.url("/v1/changes?table=t&id=eq.1");
-    let answer = reqwest::Client::new().get(url).bearer_auth(until(60).0).send().await.unwrap();
-    answer.headers()["rowcast-position"].to_str().unwrap().to_owned()
+/// A subscriber, and a position behind everything that watching the table left in the log.
+async fn settled(world: &World, gateway: &TestGateway) -> (Sse, String) {
+    let mut sse = Sse::open(gateway.address, "table=t&id=eq.1&select=id,n").await;
+    let client: &mut dyn Client = &mut sse;
+    client.until("the snapshot", |r| r.row("1").is_some()).await;
+    world.run("update t set n = 7 where id = 1").await;
+    client.until("the change", |r| r.row("1").is_some_and(|row| row["n"] == 7)).await;
+    let position = client.replica().position.clone().unwrap();
+    (sse, position)
 }
 
-/// Writes until it is dropped.
+/// Writes until it is ended.
 fn writer(world: &World) -> tokio::task::JoinHandle<()> {
     let url = world.url.clone();
     tokio::spawn(async move {
@@ -115,8 +119,8 @@ async fn a_socket_is_reminded_lives_longer_by_another_token_and_ends() {
 
 #[tokio::test]
 async fn a_poll_answers_what_it_has() {
-    let (_world, gateway) = small().await;
-    let position = position(&gateway).await;
+    let (world, gateway) = small().await;
+    let (_, position) = settled(&world, &gateway).await;
     let (token, exp) = until(3);
     let poll = |token: String| {
         let url = gateway.url(&format!("/v1/changes?table=t&since={position}&wait=50"));
@@ -210,21 +214,23 @@ async fn a_stream_ends_in_the_middle_of_its_snapshot() {
 async fn a_stream_ends_in_the_middle_of_what_it_missed() {
     let world = World::new().await;
     world.run(LARGE).await;
-    let gateway = world.gateway_with(|s| {
-        with_secret(s);
-        // what was missed is read from the log, not from memory
-        s.ring_bytes = 64 * 1024;
-        s.batch_bytes = 512 << 20;
-    });
-    let gateway = gateway.await;
-    let (head_before, position) =
-        (gateway.readyz().await["position"].as_str().unwrap().to_owned(), position(&gateway).await);
+    let gateway = world
+        .gateway_with(|s| {
+            with_secret(s);
+            // what was missed is read from the log, not from memory
+            s.ring_bytes = 64 * 1024;
+            s.batch_bytes = 512 << 20;
+        })
+        .await;
+    let (mut small, position) = settled(&world, &gateway).await;
+    let client: &mut dyn Client = &mut small;
     let sql = world.sql().await;
     for part in 0..10 {
         sql.batch_execute(&format!("update t set n = n + 1 where id % 10 = {part}")).await.unwrap();
     }
-    let head = || async { gateway.readyz().await["position"].as_str().unwrap().to_owned() };
-    eventually("the changes were read", || async { head().await != head_before }).await;
+    sql.batch_execute("update t set n = 9 where id = 1").await.unwrap();
+    client.until("everything was read", |r| r.row("1").is_some_and(|row| row["n"] == 9)).await;
+    drop(small);
     let read = late_reader(&gateway, &format!("&since={position}"), 15).await;
     let (events, _) = events(&read);
     let begin = |event: &&str| event[..event.len().min(150)].to_owned();

@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -41,6 +41,17 @@ impl Socket {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<(Socket, Response), tungstenite::Error> {
+        let stream = TcpStream::connect(at).await?;
+        stream.set_nodelay(true)?;
+        Socket::over(stream, at, target, headers).await
+    }
+
+    async fn over(
+        stream: TcpStream,
+        at: SocketAddr,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(Socket, Response), tungstenite::Error> {
         let mut request = format!("ws://{at}{target}").into_client_request().unwrap();
         for (name, value) in headers {
             let name: tungstenite::http::HeaderName = name.parse().unwrap();
@@ -48,7 +59,8 @@ impl Socket {
         }
         // a snapshot may be as large as its rows
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let (inner, answer) = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await?;
+        let stream = MaybeTlsStream::Plain(stream);
+        let (inner, answer) = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await?;
         Ok((Socket { inner, seen: Vec::new() }, answer))
     }
 
@@ -59,11 +71,24 @@ impl Socket {
 
     /// The same with a token.
     pub async fn ready_as(at: SocketAddr, token: Option<&str>) -> Socket {
-        let (mut socket, _) = Socket::connect(at, &[("sec-websocket-protocol", "rowcast.v1")]).await.unwrap();
-        socket.send(json!({ "type": "init", "token": token })).await;
-        let ready = socket.next().await;
+        let (socket, _) = Socket::connect(at, &[("sec-websocket-protocol", "rowcast.v1")]).await.unwrap();
+        socket.begun(token).await
+    }
+
+    /// The same, with a kernel that keeps next to nothing while this does not read.
+    pub async fn narrow(at: SocketAddr) -> Socket {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8 * 1024).unwrap();
+        let stream = socket.connect(at).await.unwrap();
+        let (socket, _) = Socket::over(stream, at, "/v1/ws", &[]).await.unwrap();
+        socket.begun(None).await
+    }
+
+    async fn begun(mut self, token: Option<&str>) -> Socket {
+        self.send(json!({ "type": "init", "token": token })).await;
+        let ready = self.next().await;
         assert_eq!(ready["type"], "ready", "{ready}");
-        socket
+        self
     }
 
     pub async fn send(&mut self, message: Value) {
