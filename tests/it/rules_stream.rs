@@ -148,7 +148,8 @@ async fn a_rule_that_changes_resets_its_subscriptions_and_no_others() {
             }
             let mut names: Vec<_> = l.replica().rows("1")[0].as_object().unwrap().keys().cloned().collect();
             let mut wanted: Vec<_> = shown.split(',').map(str::to_owned).collect();
-            (names.sort(), wanted.sort());
+            names.sort();
+            wanted.sort();
             assert_eq!(names, wanted, "{rule} {:?}", l.transport);
         }
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
