@@ -155,9 +155,12 @@ impl CloseReason {
             CloseReason::BadToken => {
                 ("bad-token", Some(4401), StayAway, "a token that is not accepted, or another message before `init`")
             }
-            CloseReason::Forbidden => {
-                ("forbidden", Some(4403), StayAway, "`auth` brought a token of another subject or role: connect anew")
-            }
+            CloseReason::Forbidden => (
+                "forbidden",
+                Some(4403),
+                StayAway,
+                "`auth` brought a token of another issuer, subject or role, or without `sub` of other claims: connect anew",
+            ),
             CloseReason::UnknownTable => (
                 "unknown-table",
                 Some(4404),
