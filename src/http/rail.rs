@@ -10,6 +10,11 @@
 //!
 //! When passes start: at once when it is quiet; under load no closer than [`APART`] times the length of the last, so that what
 //! came meanwhile goes out in one write per socket.
+//!
+//! Designs tried, processor time per delivery to 1,000 subscribers beside a bare write per event and socket in the same run
+//! (`benches/fan_out.rs`): the framework polls a body for each, 2.2 times and more; each subscriber's task is woken and writes by
+//! itself, 2.5; passes, 1.0. Distances of passes at 500 commits/s: 3 times the length, at most 10 ms, p99 24 to 32 ms; at least
+//! 8 and at most 20 ms, 28 to 29; twice, at least 12 and at most 20 ms, 32. More in `docs/performance.md`.
 use super::outlet::Outlet;
 use crate::hub::{Follower, Hub, News, Wake};
 use crate::session::{HEARTBEAT, Ride, Stand};
