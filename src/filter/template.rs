@@ -80,19 +80,8 @@ pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        let (mut quoted, mut escaped) = (false, false);
-        let cut = text.char_indices().find(|(_, c)| {
-            if escaped {
-                escaped = false;
-            } else if *c == '"' {
-                quoted = !quoted;
-            } else if quoted && *c == '\\' {
-                escaped = true;
-            }
-            *c == '&' && !quoted
-        });
-        let (pair, after) = match cut {
-            Some((at, _)) => (&text[..at], Some(&text[at + 1..])),
+        let (pair, after) = match unquoted(text, '&') {
+            Some(at) => (&text[..at], Some(&text[at + 1..])),
             None => (text, None),
         };
         rest = after;
@@ -100,18 +89,23 @@ pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// A quoted name may have a `=` in it.
-fn name_and_value(pair: &str) -> (&str, &str) {
+/// Where a character first stands outside double quotes.
+fn unquoted(text: &str, wanted: char) -> Option<usize> {
     let (mut quoted, mut escaped) = (false, false);
-    let cut = pair.char_indices().find(|(_, c)| {
+    text.char_indices().find_map(|(at, c)| {
         if escaped {
             escaped = false;
-        } else if *c == '"' {
+        } else if c == '"' {
             quoted = !quoted;
-        } else if quoted && *c == '\\' {
+        } else if quoted && c == '\\' {
             escaped = true;
         }
-        *c == '=' && !quoted
-    });
-    cut.map_or((pair, ""), |(at, _)| (&pair[..at], &pair[at + 1..]))
+        (c == wanted && !quoted).then_some(at)
+    })
+}
+
+/// A quoted name may have a `=` in it.
+fn name_and_value(pair: &str) -> (&str, &str) {
+    let cut = unquoted(pair, '=');
+    cut.map_or((pair, ""), |at| (&pair[..at], &pair[at + 1..]))
 }

@@ -3,6 +3,7 @@
 //! Invariant: nothing here ever waits for a subscriber, and no connection is left undrained.
 
 pub mod catalog;
+mod chores;
 mod connect;
 pub mod doorbell;
 mod error;

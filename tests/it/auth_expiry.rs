@@ -271,17 +271,7 @@ async fn a_socket_ends_in_the_middle_of_its_snapshot() {
 
 #[tokio::test]
 async fn a_wall_clock_that_jumps_ends_tokens_and_nothing_else() {
-    let world = World::new().await;
-    world
-        .run("create table t (id int primary key, n int); insert into t values (1, 0); select rowcast.watch('t', public => true)")
-        .await;
-    let clock = Clock::default();
-    let gateway = world
-        .gateway_with(|s| {
-            with_secret(s);
-            s.auth.clock = clock.clone();
-        })
-        .await;
+    let (world, gateway, clock) = with_clock().await;
     let (token, _) = until(3600);
     let mut known = Sse::open_as(gateway.address, "table=t", Some(&token)).await;
     let mut socket = Socket::ready_as(gateway.address, Some(&token)).await;
